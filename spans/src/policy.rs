@@ -1,0 +1,135 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The newest version of the flush rule that this release follows.
+pub const RULE_VERSION: u16 = 1;
+
+/// When a run flushes its spans. Pinned per run when the run starts, so that changing the options
+/// of a worker or a client never changes the commands of a run in flight.
+///
+/// The defaults are 200 operations and a linger of 10 seconds. The rule itself, and what each
+/// flush costs in history, is described with the workflow half of durable-spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushPolicy {
+    rule_version: u16,
+    operations: u32,
+    linger: Duration,
+    when_buffered: Option<u32>,
+}
+
+impl FlushPolicy {
+    /// Flush after 200 operations, 10 seconds after the first one, and at the close.
+    pub const fn new() -> Self {
+        Self {
+            rule_version: RULE_VERSION,
+            operations: 200,
+            linger: Duration::from_secs(10),
+            when_buffered: None,
+        }
+    }
+
+    /// Flush once the user's code has made this many operations (commands, their resolutions,
+    /// signals and updates) since the last flush. Default 200, at least 1. Each such flush costs
+    /// one history event of about 300 bytes.
+    #[must_use]
+    pub const fn operations(mut self, operations: u32) -> Self {
+        self.operations = if operations == 0 { 1 } else { operations };
+        self
+    }
+
+    /// Flush this long after the first operation that no flush has covered. Default 10 seconds,
+    /// doubling with each such flush of a run up to 10 minutes; at least 1 second, in whole
+    /// milliseconds. Arming costs one timer event per run that makes an operation, firing another
+    /// one, a workflow task (3 events) and the flush (1 event).
+    #[must_use]
+    pub const fn linger(mut self, linger: Duration) -> Self {
+        let ms = linger.as_millis();
+        self.linger =
+            if ms < 1_000 { Duration::from_secs(1) } else { Duration::from_millis(ms as u64) };
+        self
+    }
+
+    /// Flush also when the buffer holds this many spans. Off by default.
+    ///
+    /// With this trigger **a change of instrumentation is a versioning event**: a run in flight
+    /// that replays with code recording more or fewer spans fails with a nondeterminism error.
+    /// Use it where runs are short and memory is tight.
+    #[must_use]
+    pub const fn when_buffered(mut self, spans: u32) -> Self {
+        self.when_buffered = if spans == 0 { None } else { Some(spans) };
+        self
+    }
+
+    /// The version of the flush rule that the run was started under.
+    pub const fn rule_version(&self) -> u16 {
+        self.rule_version
+    }
+
+    /// See [`FlushPolicy::operations`].
+    pub const fn operations_limit(&self) -> u32 {
+        self.operations
+    }
+
+    /// See [`FlushPolicy::linger`].
+    pub const fn linger_period(&self) -> Duration {
+        self.linger
+    }
+
+    /// See [`FlushPolicy::when_buffered`].
+    pub const fn buffered_limit(&self) -> Option<u32> {
+        self.when_buffered
+    }
+}
+
+impl Default for FlushPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// `[rule version, operations, linger in ms, buffered limit or 0]`: short, since it is in the
+/// header of each run.
+type Wire = (u16, u32, u64, u32);
+
+impl Serialize for FlushPolicy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let linger_ms = u64::try_from(self.linger.as_millis()).unwrap_or(u64::MAX);
+        let wire: Wire =
+            (self.rule_version, self.operations, linger_ms, self.when_buffered.unwrap_or(0));
+        wire.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for FlushPolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (rule_version, operations, linger_ms, when_buffered) = Wire::deserialize(deserializer)?;
+        Ok(Self {
+            rule_version,
+            ..Self::new()
+                .operations(operations)
+                .linger(Duration::from_millis(linger_ms))
+                .when_buffered(when_buffered)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs in flight carry this text in their history: it may never change its meaning.
+    #[test]
+    fn the_pinned_form_of_a_policy_never_changes() {
+        let pinned = |policy: FlushPolicy| serde_json::to_string(&policy).unwrap();
+        assert_eq!(pinned(FlushPolicy::new()), "[1,200,10000,0]");
+        let other =
+            FlushPolicy::new().operations(50).linger(Duration::from_secs(30)).when_buffered(200);
+        assert_eq!(pinned(other), "[1,50,30000,200]");
+        assert_eq!(serde_json::from_str::<FlushPolicy>("[1,50,30000,200]").unwrap(), other);
+        assert_eq!(
+            serde_json::from_str::<FlushPolicy>("[7,200,10000,0]").unwrap().rule_version(),
+            7
+        );
+    }
+}
