@@ -1,1 +1,71 @@
-//! durable-spans-workflow
+//! Records spans in Temporal workflow code.
+//!
+//! Workflow code is replayed from history, so it may do no I/O, read no clock and draw no random
+//! ids. This crate records spans under these rules. It has no network, no clock and no thread:
+//!
+//! - [`WorkflowSpans`] gives workflow contexts `ctx.span("name")`.
+//! - [`workflow_interceptor`] makes a span of the run itself, of its activities, child workflows
+//!   and message handlers, carries the trace context onwards, and flushes the buffer.
+//! - [`Timetable`] says which runs are traced, by the time when they started.
+//! - [`FlushRequest`] and [`FlushReply`] are what the workflow half and the delivering half say to
+//!   each other, through a local activity of type [`FLUSH_ACTIVITY`].
+//!
+//! # The flush rule
+//!
+//! A flush is a command in the run's history, so it must be issued at the same point at each
+//! replay, whatever the code records by then. It depends on nothing but the user's own
+//! operations: commands, their resolutions as the code sees them, and entered signal and update
+//! handlers. Adding, removing or renaming spans never breaks a run in flight.
+//!
+//! | when | default | cost in history |
+//! |---|---|---|
+//! | R1: so many operations since the last flush | 200 | 1 event of about 300 bytes |
+//! | R2: so long after the first operation that no flush covers, doubling up to 10 minutes | 10 s | 1 timer event when armed; when it fires 1 event more, a workflow task (3 events) and the flush (1 event) |
+//! | R3: the run closes, by whatever end | always | 1 event of about 300 bytes |
+//! | opt-in: so many spans in the buffer, see [`FlushPolicy::when_buffered`][buffered] | off | 1 event each, and a change of instrumentation becomes a versioning event |
+//!
+//! A mid-run flush hands the spans to the worker and returns at once. Only the flush at the close
+//! waits for the sink, about a second at most.
+//!
+//! # Example
+//!
+//! ```
+//! use durable_spans_workflow::WorkflowSpans;
+//! use temporalio_workflow::{WorkflowContext, WorkflowResult, run, workflow, workflow_methods};
+//!
+//! #[workflow]
+//! #[derive(Default)]
+//! struct Greeting;
+//!
+//! #[workflow_methods]
+//! impl Greeting {
+//!     #[run]
+//!     async fn run(ctx: &mut WorkflowContext<Self>, name: String) -> WorkflowResult<String> {
+//!         let span = ctx.span("compose").input("name", &name).start();
+//!         let greeting = format!("Hello, {name}");
+//!         span.output("greeting", &greeting);
+//!         Ok(greeting)
+//!     }
+//! }
+//! ```
+//!
+//! [buffered]: durable_spans_model::FlushPolicy::when_buffered
+
+mod flush;
+mod flusher;
+mod header;
+mod interceptor;
+mod operation;
+mod outcome;
+mod recorder;
+mod rule;
+mod run;
+mod scope;
+mod span;
+mod timetable;
+
+pub use flush::{Acknowledgement, FLUSH_ACTIVITY, FlushGroup, FlushReply, FlushRequest, digest};
+pub use header::{EXPLICIT_CONTEXT, from_payload, to_payload};
+pub use interceptor::workflow_interceptor;
+pub use span::{SpanBuilder, WorkflowSpan, WorkflowSpans};
+pub use timetable::Timetable;

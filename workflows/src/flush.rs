@@ -1,0 +1,120 @@
+use std::{hash::Hasher, rc::Rc};
+
+use durable_spans_model::Span;
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+use temporalio_workflow::common::ActivityDefinition;
+
+/// Activity type of the flush activity. It is in the history of every traced run, so it may never
+/// change.
+pub const FLUSH_ACTIVITY: &str = "durable_spans.flush_spans";
+
+/// What a run hands to the flush activity: every flush that nobody has acknowledged yet, oldest
+/// first.
+///
+/// It is the input of a local activity, which is never stored in history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlushRequest<G = FlushGroup> {
+    /// Whether the run is about to close. Then the activity waits for the sink, within its budget;
+    /// otherwise it hands over and answers at once.
+    pub closing: bool,
+    /// The spans, by the flush that first carried them.
+    pub groups: Vec<G>,
+}
+
+/// The spans of one flush: those that ended since the flush before it, and those that are still
+/// open and were not announced yet. Parents come before their children.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlushGroup {
+    /// Number of the flush within its run, from 1.
+    pub flush: u32,
+    /// [`digest`] of the spans.
+    pub digest: u64,
+    /// Not empty.
+    pub spans: Vec<Span>,
+}
+
+impl FlushGroup {
+    pub(crate) fn new(flush: u32, spans: Vec<Span>) -> Self {
+        Self { flush, digest: digest(&spans), spans }
+    }
+
+    /// What an acknowledgement of this group says.
+    pub fn acknowledgement(&self) -> Acknowledgement {
+        (self.flush, u32::try_from(self.spans.len()).unwrap_or(u32::MAX), self.digest)
+    }
+}
+
+/// The flush number, the number of spans and their digest: names a group without naming each id.
+///
+/// A tuple, since it is in the history of the run and each byte counts.
+pub type Acknowledgement = (u32, u32, u64);
+
+/// The flush activity's answer. It is in the run's history.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushReply {
+    /// The groups of the request that have arrived at the sink, or were refused by it and counted
+    /// as dropped.
+    #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
+    pub acknowledged: Vec<Acknowledgement>,
+}
+
+/// Digest of which spans a group holds: their ids, and whether they had ended.
+///
+/// Data and times are left out: replay may see other times within the same flush, and code that
+/// records other data has still recorded these spans.
+pub fn digest(spans: &[Span]) -> u64 {
+    let mut hasher = SipHasher13::new();
+    for span in spans {
+        hasher.write(span.trace_id.to_string().as_bytes());
+        hasher.write(b"/");
+        hasher.write(span.id.to_string().as_bytes());
+        hasher.write(if span.end_timestamp.is_some() { b"." } else { b":" });
+    }
+    hasher.finish()
+}
+
+/// How the workflow half names the flush activity. The activity half registers it.
+pub(crate) struct FlushSpans;
+
+impl ActivityDefinition for FlushSpans {
+    type Input = FlushRequest<Rc<FlushGroup>>;
+    type Output = FlushReply;
+
+    fn name(&self) -> &str {
+        FLUSH_ACTIVITY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use durable_spans_model::{SpanId, Timestamp, TraceId};
+
+    fn span(id: u128) -> Span {
+        Span::new(TraceId::from_bits(1), SpanId::from_bits(id), "a", Timestamp::from_unix_ns(0))
+    }
+
+    /// Both are in the histories of runs in flight.
+    #[test]
+    fn digest_and_reply_never_change() {
+        let mut spans = vec![span(1), span(2)];
+        let open = digest(&spans);
+        spans[1].end_timestamp = Some(Timestamp::from_unix_ns(5));
+        let ended = digest(&spans);
+        assert_eq!((open, ended), (15_007_840_278_374_862_389, 4_245_206_448_106_531_844));
+        let reply = FlushReply { acknowledged: vec![(1, 2, 3)] };
+        assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"a":[[1,2,3]]}"#);
+        assert_eq!(serde_json::to_string(&FlushReply::default()).unwrap(), "{}");
+        assert_eq!(serde_json::from_str::<FlushReply>(r#"{"later":1}"#).unwrap().acknowledged, []);
+    }
+
+    #[test]
+    fn digest_ignores_data_and_times() {
+        let mut changed = span(1);
+        changed.start_timestamp = Timestamp::from_unix_ns(9);
+        changed.metadata.insert("k".into(), 1.into());
+        assert_eq!(digest(&[span(1)]), digest(&[changed]));
+        assert_ne!(digest(&[span(1), span(2)]), digest(&[span(2), span(1)]));
+    }
+}

@@ -1,0 +1,153 @@
+//! Issues what the rule says: the flushes while the run goes on, and those at its close.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::Poll,
+    time::Duration,
+};
+
+use temporalio_workflow::{
+    LocalActivityOptions, RetryPolicy, TimerOptions, WorkflowCancellationToken,
+    workflow_interceptors::WorkflowInterceptorContext,
+};
+
+use crate::{
+    flush::FlushSpans,
+    outcome::RunEnd,
+    recorder::{Outcome, SpanRef},
+    rule::{Due, Linger},
+    run::Run,
+};
+
+/// The longest that one flush may hold a workflow task, the wait for a local activity slot
+/// included. Mid-run flushes only hand over and take milliseconds.
+const LONGEST_FLUSH: Duration = Duration::from_millis(1_200);
+
+/// How often the close flushes again because signals, updates or handlers made operations during
+/// the flush before. What comes after that is reported in the log.
+const CLOSING_FLUSHES: u32 = 8;
+
+/// Flushes whenever the rule says so, one flush at a time, for as long as it is polled.
+///
+/// It waits without a waker: the SDK polls the main routine of a run in every activation.
+pub(crate) async fn flush_by_rule(run: &Run, ctx: &WorkflowInterceptorContext) -> Infallible {
+    let mut timer: Option<Pin<Box<dyn Future<Output = _>>>> = None;
+    loop {
+        poll_fn(|cx| {
+            loop {
+                let linger = match timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {
+                    None => Linger::Unarmed,
+                    Some(Poll::Pending) => Linger::Armed,
+                    Some(Poll::Ready(_)) => {
+                        timer = None;
+                        Linger::Fired
+                    }
+                };
+                match run.due(linger) {
+                    Due::Nothing => return Poll::Pending,
+                    Due::Flush => return Poll::Ready(()),
+                    // Around again, so that the new timer is polled once.
+                    Due::ArmLinger(period) => timer = Some(Box::pin(arm(run, ctx, period))),
+                }
+            }
+        })
+        .await;
+        flush(run, ctx).await;
+    }
+}
+
+/// Ends the root span as the run ends, and flushes what is left: after the flush in flight, and
+/// again while operations were made meanwhile.
+pub(crate) async fn close(
+    run: &Run,
+    ctx: &WorkflowInterceptorContext,
+    root: &SpanRef,
+    end: RunEnd,
+    mut flusher: Pin<&mut impl Future<Output = Infallible>>,
+) {
+    let outcome = match end {
+        RunEnd::GoesOn => return,
+        RunEnd::Closes(outcome) => outcome,
+        RunEnd::ContinuesAsNew => {
+            run.update(root, |span| {
+                span.metadata.insert("temporal.continued_as_new".into(), true.into());
+            });
+            Outcome::Success
+        }
+        RunEnd::Benign(message) => {
+            run.update(root, |span| {
+                span.metadata.insert("temporal.benign_failure".into(), message.into());
+            });
+            Outcome::Success
+        }
+    };
+    run.end(root, outcome);
+    run.begin_closing();
+    poll_fn(|cx| {
+        if run.flush_in_flight()
+            && let Poll::Ready(never) = flusher.as_mut().poll(cx)
+        {
+            match never {}
+        }
+        if run.flush_in_flight() { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+
+    for _ in 0..CLOSING_FLUSHES {
+        run.end_all();
+        let operations = run.operations();
+        flush(run, ctx).await;
+        if run.operations() == operations {
+            break;
+        }
+    }
+    let unacknowledged = run.unacknowledged();
+    if unacknowledged > 0 && !ctx.is_replaying() {
+        tracing::warn!(
+            workflow_id = run.workflow_id(),
+            workflow_type = ctx.workflow_type(),
+            spans = unacknowledged,
+            "the run closes before these spans were confirmed; its worker keeps trying to deliver them"
+        );
+    }
+}
+
+async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
+    let request = run.begin_flush();
+    let options = LocalActivityOptions::builder()
+        .schedule_to_close_timeout(LONGEST_FLUSH)
+        .retry_policy(once())
+        .cancellation_token(WorkflowCancellationToken::new())
+        .build();
+    let activity = {
+        let _own = run.own_commands();
+        ctx.execute_local_activity(FlushSpans, request, options)
+    };
+    let reply = activity.await;
+    if let Err(error) = &reply
+        && !ctx.is_replaying()
+    {
+        tracing::warn!(workflow_id = run.workflow_id(), %error, "flush of spans did not end in time");
+    }
+    run.end_flush(reply.ok());
+}
+
+/// The timer is detached from cancellation: cancelling a run must not add a command of ours.
+fn arm(
+    run: &Run,
+    ctx: &WorkflowInterceptorContext,
+    period: Duration,
+) -> impl Future<Output = temporalio_workflow::TimerResult> + use<> {
+    let options =
+        TimerOptions::builder(period).cancellation_token(WorkflowCancellationToken::new()).build();
+    let _own = run.own_commands();
+    ctx.timer(options)
+}
+
+fn once() -> RetryPolicy {
+    let mut policy = RetryPolicy::default();
+    policy.set_maximum_attempts(1);
+    policy
+}

@@ -1,0 +1,111 @@
+//! The trace context in Temporal payloads: header, memo, workflow input.
+
+use std::collections::BTreeMap;
+
+use durable_spans_model::{HEADER, InvalidSpan, TraceContext};
+pub(crate) use temporalio_workflow::common::protos::temporal::api::common::v1::Payload;
+
+/// Name of the memo entry, or of the field of a workflow's first argument, that may carry a
+/// [`TraceContext`] as plain JSON where no header can be set.
+pub const EXPLICIT_CONTEXT: &str = "trace_context";
+
+/// The header's payload: JSON, encoded so that every SDK can read it.
+pub fn to_payload(context: &TraceContext) -> Payload {
+    Payload {
+        metadata: [("encoding".to_owned(), b"json/plain".to_vec())].into(),
+        data: context.to_header(),
+        external_payloads: Vec::new(),
+    }
+}
+
+/// Reads the payload of the header.
+///
+/// # Errors
+///
+/// When it holds no trace context, for example because it is still encrypted.
+pub fn from_payload(payload: &Payload) -> Result<TraceContext, InvalidSpan> {
+    TraceContext::from_header(&payload.data)
+}
+
+/// The context that a run was started with: in the header, else in the memo, else in its first
+/// argument. A broken one is reported in the log and passed over, since tracing never fails a run.
+pub(crate) fn of_start<'a>(
+    workflow_id: &str,
+    header: Option<&Payload>,
+    memo: Option<&Payload>,
+    arguments: impl IntoIterator<Item = &'a Payload>,
+) -> Option<TraceContext> {
+    let report = |what: &str, error: InvalidSpan| {
+        tracing::warn!(workflow_id, %error, "trace context in the {what} is ignored");
+    };
+    if let Some(payload) = header {
+        match from_payload(payload) {
+            Ok(context) => return Some(context),
+            Err(error) => report("header", error),
+        }
+    }
+    if let Some(payload) = memo {
+        match from_payload(payload) {
+            Ok(context) => return Some(context),
+            Err(error) => report("memo", error),
+        }
+    }
+    let argument = arguments.into_iter().next()?;
+    // Cheap test before parsing what may be megabytes.
+    let marker = format!("\"{EXPLICIT_CONTEXT}\"");
+    if !argument.data.windows(marker.len()).any(|bytes| bytes == marker.as_bytes()) {
+        return None;
+    }
+    let fields: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&argument.data).ok()?;
+    match serde_json::from_value(fields.get(EXPLICIT_CONTEXT)?.clone()) {
+        Ok(context) => Some(context),
+        Err(_) => {
+            report(
+                "input",
+                InvalidSpan::new(EXPLICIT_CONTEXT, "is not a trace context, see TraceContext"),
+            );
+            None
+        }
+    }
+}
+
+/// The context that came with a signal or an update, if any.
+pub(crate) fn of_message<'a>(
+    mut headers: impl Iterator<Item = (&'a String, &'a Payload)>,
+) -> Option<TraceContext> {
+    let (_, payload) = headers.find(|(name, _)| name.as_str() == HEADER)?;
+    from_payload(payload).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use durable_spans_model::TraceId;
+
+    fn json(text: &str) -> Payload {
+        Payload { data: text.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn header_goes_before_memo_before_input_and_broken_ones_are_passed_over() {
+        let id = |n: u128| TraceId::from_bits(n);
+        let header = to_payload(&TraceContext::new(id(1)));
+        let memo = json(r#"{"trace_id":"00000000-0000-0000-0000-000000000002"}"#);
+        let input = json(r#"{"x":1,"trace_context":{"trace_id":"abc","span_id":"def"}}"#);
+        fn found(
+            header: Option<&Payload>,
+            memo: Option<&Payload>,
+            input: &Payload,
+        ) -> Option<String> {
+            of_start("w", header, memo, [input]).map(|context| context.trace_id.to_string())
+        }
+        assert_eq!(found(Some(&header), Some(&memo), &input), Some(id(1).to_string()));
+        let (encrypted, empty) = (json("\u{1}"), json("{}"));
+        assert_eq!(found(Some(&encrypted), Some(&memo), &input), Some(id(2).to_string()));
+        assert_eq!(found(None, Some(&empty), &input), Some("abc".into()));
+        assert_eq!(found(None, None, &json(r#"{"trace_context":7}"#)), None);
+        assert_eq!(found(None, None, &json(r#""trace_context""#)), None);
+        assert_eq!(found(None, None, &json("17")), None);
+    }
+}

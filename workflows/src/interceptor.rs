@@ -1,0 +1,406 @@
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
+
+use durable_spans_model::{HEADER, RULE_VERSION, SpanId, SpanType, Timestamp, TraceContext};
+use temporalio_workflow::{
+    TimerResult, WorkflowContextView,
+    workflow_interceptors::{
+        CancelExternalWorkflowInput, CancelExternalWorkflowResult,
+        CancellableWorkflowOutboundFuture, ChildWorkflowOutboundResult, ContinueAsNewInput,
+        ContinueAsNewResult, ExecuteWorkflowInput, ExecuteWorkflowResult, HandleSignalInput,
+        HandleSignalResult, HandleUpdateInput, HandleUpdateResult, ScheduleActivityInput,
+        ScheduleActivityResult, ScheduleLocalActivityInput, SignalWorkflowInput,
+        SignalWorkflowResult, StartChildWorkflowInput, StartChildWorkflowResult, StartTimerInput,
+        SyncWorkflowInterceptorContext, WorkflowInterceptor, WorkflowInterceptorConstructor,
+        WorkflowInterceptorContext, WorkflowInterceptorFuture, WorkflowNext,
+        WorkflowOutboundFuture,
+    },
+};
+
+use crate::{
+    flusher, header,
+    operation::Operation,
+    outcome,
+    recorder::Outcome,
+    run::{Run, StartFacts},
+    scope::{Scope, ScopeKey},
+    timetable::Timetable,
+};
+
+type CancellableNext<I, T> = WorkflowNext<'static, I, CancellableWorkflowOutboundFuture<T>>;
+
+/// The workflow interceptor that records spans and flushes them, for
+/// [`WorkerOptions::workflow_interceptor`][worker] and for replay.
+///
+/// The worker must also register the flush activity, which the crate `durable-spans` does.
+///
+/// [worker]: https://docs.rs/temporalio-sdk/latest/temporalio_sdk/struct.WorkerOptions.html
+pub fn workflow_interceptor(timetable: Timetable) -> WorkflowInterceptorConstructor {
+    WorkflowInterceptorConstructor::new(move |view: &WorkflowContextView| Interceptor {
+        mode: Mode::of_run(view, &timetable),
+    })
+}
+
+struct Interceptor {
+    mode: Mode,
+}
+
+/// Decided once per run, from what is the same at each replay.
+enum Mode {
+    Traced(Rc<Run>),
+    /// The trace is not sampled: nothing is recorded here, and what this run starts learns it.
+    Unsampled(TraceContext),
+    /// The run started before tracing was installed.
+    LeftAlone,
+    /// A newer release started the run, by a flush rule that this one does not know.
+    UnknownRule(u16),
+}
+
+impl Mode {
+    fn of_run(view: &WorkflowContextView, timetable: &Timetable) -> Self {
+        let start_time =
+            view.start_time().map_or(Timestamp::from_unix_ns(i64::MAX), Timestamp::from);
+        let Some(policy) = timetable.policy_at(start_time) else { return Self::LeftAlone };
+        let raw = view.raw();
+        let context = header::of_start(
+            view.workflow_id(),
+            raw.headers.get(HEADER),
+            raw.memo.as_ref().and_then(|memo| memo.fields.get(header::EXPLICIT_CONTEXT)),
+            &raw.arguments,
+        );
+        match context {
+            Some(context) if !context.sampled => Self::Unsampled(context),
+            context => {
+                let pinned = context.as_ref().and_then(|context| context.policy);
+                let policy = pinned.unwrap_or(policy);
+                if policy.rule_version() != RULE_VERSION {
+                    return Self::UnknownRule(policy.rule_version());
+                }
+                Self::Traced(Rc::new(Run::new(StartFacts {
+                    workflow_id: view.workflow_id().to_owned(),
+                    workflow_type: view.workflow_type().to_owned(),
+                    run_id: view.run_id().to_owned(),
+                    start_time,
+                    continued: view.continued_from_run_id().is_some(),
+                    attempt: view.attempt(),
+                    context,
+                    policy,
+                })))
+            }
+        }
+    }
+}
+
+impl Interceptor {
+    /// The run, if it is traced and the command at hand is the user's, not one of ours.
+    fn of_user(&self) -> Option<&Rc<Run>> {
+        match &self.mode {
+            Mode::Traced(run) if !run.is_own_command() => Some(run),
+            _ => None,
+        }
+    }
+
+    /// The header of what an unsampled run starts.
+    fn unsampled_header(&self) -> Option<(String, header::Payload)> {
+        match &self.mode {
+            Mode::Unsampled(context) => Some((HEADER.to_owned(), header::to_payload(context))),
+            _ => None,
+        }
+    }
+
+    /// Opens the span of a message handler under its sender, if that is in the same trace, else
+    /// under the root.
+    fn handler<'a>(
+        run: &Rc<Run>,
+        ctx: &WorkflowInterceptorContext,
+        name: &str,
+        kind: &'static str,
+        headers: impl Iterator<Item = (&'a String, &'a header::Payload)>,
+    ) -> (Operation, Scope) {
+        let root = run.begin(ctx);
+        run.count_operation();
+        let sender = header::of_message(headers);
+        let same_trace = sender
+            .as_ref()
+            .filter(|sender| sender.trace_id == run.context_below(root.id(), false).trace_id)
+            .and_then(|sender| sender.span_id.as_ref());
+        let parent = same_trace.unwrap_or(root.id());
+        let operation = Operation::start(run, parent, name, SpanType::Standalone, kind);
+        if let Some(sender) = &sender
+            && same_trace.is_none()
+        {
+            operation.note("temporal.sender_trace_id", sender.trace_id.to_string());
+            if let Some(span_id) = &sender.span_id {
+                operation.note("temporal.sender_span_id", span_id.to_string());
+            }
+        }
+        let current = operation.id().unwrap_or(root.id()).clone();
+        (operation, Scope { run: run.clone(), current })
+    }
+}
+
+/// The span that the user's code is in, the root where the SDK kept no scope.
+fn current(run: &Rc<Run>, ctx: &WorkflowInterceptorContext) -> SpanId {
+    ctx.context_value::<ScopeKey>()
+        .map_or_else(|| run.begin(ctx).id().clone(), |scope| scope.current.clone())
+}
+
+/// The header for what `operation` starts.
+fn header_below(
+    run: &Run,
+    operation: &Operation,
+    starts_run: bool,
+) -> Option<(String, header::Payload)> {
+    let context = run.context_below(operation.id()?, starts_run);
+    Some((HEADER.to_owned(), header::to_payload(&context)))
+}
+
+/// Counts the resolution of a user's command when the user's code sees it, and looks at it.
+fn resolution<T: 'static>(
+    run: &Rc<Run>,
+    see: impl FnOnce(&T) + 'static,
+) -> impl FnOnce(T) -> T + 'static {
+    let run = run.clone();
+    move |value| {
+        run.count_operation();
+        see(&value);
+        value
+    }
+}
+
+/// Counts the command and opens the activity's span, from the schedule to the resolution.
+fn activity_span(
+    run: &Rc<Run>,
+    ctx: &WorkflowInterceptorContext,
+    activity_type: &str,
+) -> Operation {
+    run.count_operation();
+    Operation::start(run, &current(run, ctx), activity_type, SpanType::Custom, "activity")
+}
+
+fn activity_outcome(result: &ScheduleActivityResult) -> Outcome {
+    result.as_ref().err().map_or(Outcome::Success, outcome::activity)
+}
+
+/// Clears the run's memory when the main routine is dropped, before the user's future is: eviction
+/// must end nothing.
+struct Presence<'a>(&'a Run);
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        self.0.leave_memory();
+    }
+}
+
+impl WorkflowInterceptor for Interceptor {
+    fn execute<'a>(
+        &'a self,
+        ctx: WorkflowInterceptorContext,
+        input: ExecuteWorkflowInput,
+        next: WorkflowNext<
+            'a,
+            ExecuteWorkflowInput,
+            WorkflowInterceptorFuture<'a, ExecuteWorkflowResult>,
+        >,
+    ) -> WorkflowInterceptorFuture<'a, ExecuteWorkflowResult> {
+        let run = match &self.mode {
+            Mode::Traced(run) => run.clone(),
+            Mode::Unsampled(_) | Mode::LeftAlone => return next.run(input),
+            // A panic fails the workflow task, which is retried until an upgraded worker takes it.
+            Mode::UnknownRule(version) => panic!(
+                "this run was started under version {version} of the flush rule, and this worker \
+                 knows version {RULE_VERSION} only: upgrade durable-spans on the worker"
+            ),
+        };
+        WorkflowInterceptorFuture::new(async move {
+            let root = run.begin(&ctx);
+            let scope = Scope { run: run.clone(), current: root.id().clone() };
+            let mut user = pin!(ctx.with_context_value::<ScopeKey, _>(scope, next.run(input)));
+            let mut flusher = pin!(flusher::flush_by_rule(&run, &ctx));
+            let _presence = Presence(&run);
+            let result = poll_fn(|cx| {
+                if let Poll::Ready(result) = user.as_mut().poll(cx) {
+                    return Poll::Ready(result);
+                }
+                match flusher.as_mut().poll(cx) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(never) => match never {},
+                }
+            })
+            .await;
+            let end = outcome::run_end(&result, ctx.cancellation_token().is_cancelled());
+            flusher::close(&run, &ctx, &root, end, flusher).await;
+            result
+        })
+    }
+
+    fn handle_signal<'a>(
+        &'a self,
+        ctx: WorkflowInterceptorContext,
+        input: HandleSignalInput,
+        next: WorkflowNext<
+            'a,
+            HandleSignalInput,
+            WorkflowInterceptorFuture<'a, HandleSignalResult>,
+        >,
+    ) -> WorkflowInterceptorFuture<'a, HandleSignalResult> {
+        let Mode::Traced(run) = &self.mode else { return next.run(input) };
+        let (operation, scope) =
+            Self::handler(run, &ctx, input.name(), "signal", input.headers().iter());
+        // A sync handler runs inside `next.run` already.
+        let handler = ctx.with_context_value_sync::<ScopeKey, _>(scope.clone(), || next.run(input));
+        WorkflowInterceptorFuture::new(async move {
+            let result = ctx.with_context_value::<ScopeKey, _>(scope, handler).await;
+            // A failed signal handler fails the workflow task, which is no end.
+            if result.is_ok() {
+                operation.finish(Outcome::Success);
+            }
+            result
+        })
+    }
+
+    fn handle_update<'a>(
+        &'a self,
+        ctx: WorkflowInterceptorContext,
+        input: HandleUpdateInput,
+        next: WorkflowNext<
+            'a,
+            HandleUpdateInput,
+            WorkflowInterceptorFuture<'a, HandleUpdateResult>,
+        >,
+    ) -> WorkflowInterceptorFuture<'a, HandleUpdateResult> {
+        let Mode::Traced(run) = &self.mode else { return next.run(input) };
+        let (operation, scope) =
+            Self::handler(run, &ctx, input.name(), "update", input.headers().iter());
+        let handler = ctx.with_context_value_sync::<ScopeKey, _>(scope.clone(), || next.run(input));
+        WorkflowInterceptorFuture::new(async move {
+            let result = ctx.with_context_value::<ScopeKey, _>(scope, handler).await;
+            operation.finish(match &result {
+                Ok(_) => Outcome::Success,
+                Err(error) => outcome::handler_error(error),
+            });
+            result
+        })
+    }
+
+    fn start_timer(
+        &self,
+        _ctx: WorkflowInterceptorContext,
+        input: StartTimerInput,
+        next: CancellableNext<StartTimerInput, TimerResult>,
+    ) -> CancellableWorkflowOutboundFuture<TimerResult> {
+        let Some(run) = self.of_user() else { return next.run(input) };
+        run.count_operation();
+        next.run(input).map(resolution(run, |_| {}))
+    }
+
+    fn schedule_activity(
+        &self,
+        ctx: WorkflowInterceptorContext,
+        mut input: ScheduleActivityInput,
+        next: CancellableNext<ScheduleActivityInput, ScheduleActivityResult>,
+    ) -> CancellableWorkflowOutboundFuture<ScheduleActivityResult> {
+        let Some(run) = self.of_user() else {
+            input.headers_mut().extend(self.unsampled_header());
+            return next.run(input);
+        };
+        let activity = activity_span(run, &ctx, input.activity_type());
+        input.headers_mut().extend(header_below(run, &activity, false));
+        next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
+    }
+
+    fn schedule_local_activity(
+        &self,
+        ctx: WorkflowInterceptorContext,
+        mut input: ScheduleLocalActivityInput,
+        next: CancellableNext<ScheduleLocalActivityInput, ScheduleActivityResult>,
+    ) -> CancellableWorkflowOutboundFuture<ScheduleActivityResult> {
+        let Some(run) = self.of_user() else {
+            input.headers_mut().extend(self.unsampled_header());
+            return next.run(input);
+        };
+        let activity = activity_span(run, &ctx, input.activity_type());
+        activity.note("temporal.local", true);
+        input.headers_mut().extend(header_below(run, &activity, false));
+        next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
+    }
+
+    fn start_child_workflow(
+        &self,
+        ctx: WorkflowInterceptorContext,
+        mut input: StartChildWorkflowInput,
+        next: CancellableNext<StartChildWorkflowInput, StartChildWorkflowResult>,
+    ) -> CancellableWorkflowOutboundFuture<StartChildWorkflowResult> {
+        let Some(run) = self.of_user().cloned() else {
+            input.headers_mut().extend(self.unsampled_header());
+            return next.run(input);
+        };
+        run.count_operation();
+        let parent = current(&run, &ctx);
+        let kind = SpanType::AgentWorkflow;
+        let child = Operation::start(&run, &parent, input.workflow_type(), kind, "child_workflow");
+        input.headers_mut().extend(header_below(&run, &child, true));
+        next.run(input).map(move |started| {
+            run.count_operation();
+            match started {
+                Err(error) => {
+                    child.finish(outcome::child_start(&error));
+                    Err(error)
+                }
+                Ok(started) => Ok(started.map_result(|completion| {
+                    let end = |result: &ChildWorkflowOutboundResult| {
+                        child.finish(result.as_ref().err().map_or(Outcome::Success, outcome::child))
+                    };
+                    completion.map(resolution(&run, end))
+                })),
+            }
+        })
+    }
+
+    fn signal_workflow(
+        &self,
+        ctx: WorkflowInterceptorContext,
+        mut input: SignalWorkflowInput,
+        next: CancellableNext<SignalWorkflowInput, SignalWorkflowResult>,
+    ) -> CancellableWorkflowOutboundFuture<SignalWorkflowResult> {
+        let Some(run) = self.of_user() else {
+            input.headers_mut().extend(self.unsampled_header());
+            return next.run(input);
+        };
+        run.count_operation();
+        let context = run.context_below(&current(run, &ctx), false);
+        input.headers_mut().insert(HEADER.to_owned(), header::to_payload(&context));
+        next.run(input).map(resolution(run, |_| {}))
+    }
+
+    fn cancel_external_workflow(
+        &self,
+        _ctx: WorkflowInterceptorContext,
+        input: CancelExternalWorkflowInput,
+        next: WorkflowNext<
+            'static,
+            CancelExternalWorkflowInput,
+            WorkflowOutboundFuture<CancelExternalWorkflowResult>,
+        >,
+    ) -> WorkflowOutboundFuture<CancelExternalWorkflowResult> {
+        let Some(run) = self.of_user() else { return next.run(input) };
+        run.count_operation();
+        next.run(input).map(resolution(run, |_| {}))
+    }
+
+    fn continue_as_new(
+        &self,
+        _ctx: SyncWorkflowInterceptorContext,
+        mut input: ContinueAsNewInput,
+        next: WorkflowNext<'static, ContinueAsNewInput, ContinueAsNewResult>,
+    ) -> ContinueAsNewResult {
+        let context = self.of_user().and_then(|run| run.context_of_next_run());
+        let header = context.map(|context| (HEADER.to_owned(), header::to_payload(&context)));
+        input.headers_mut().extend(header.or_else(|| self.unsampled_header()));
+        next.run(input)
+    }
+}

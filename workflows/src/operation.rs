@@ -1,0 +1,59 @@
+use std::rc::Rc;
+
+use durable_spans_model::{SpanId, SpanType};
+
+use crate::{
+    recorder::{Outcome, SpanRef},
+    run::Run,
+};
+
+/// The span of something that the workflow waits for: an activity, a child workflow, a handler.
+///
+/// Dropped before the end is known (nobody waits any more), the span ends as abandoned.
+pub(crate) struct Operation {
+    run: Rc<Run>,
+    span: Option<SpanRef>,
+}
+
+impl Operation {
+    /// `kind` says in the metadata what the span stands for.
+    pub(crate) fn start(
+        run: &Rc<Run>,
+        parent: &SpanId,
+        name: &str,
+        span_type: SpanType,
+        kind: &'static str,
+    ) -> Self {
+        let span = run.start(Some(parent), name.to_owned().into(), span_type);
+        let operation = Self { run: run.clone(), span };
+        operation.note("temporal.kind", kind);
+        operation
+    }
+
+    /// The id to hang further spans under.
+    pub(crate) fn id(&self) -> Option<&SpanId> {
+        self.span.as_ref().map(SpanRef::id)
+    }
+
+    pub(crate) fn note(&self, name: &'static str, value: impl Into<serde_json::Value>) {
+        if let Some(span) = &self.span {
+            self.run.update(span, |span| {
+                span.metadata.insert(name.into(), value.into());
+            });
+        }
+    }
+
+    pub(crate) fn finish(mut self, outcome: Outcome) {
+        if let Some(span) = self.span.take() {
+            self.run.end(&span, outcome);
+        }
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        if let Some(span) = self.span.take() {
+            self.run.end(&span, Outcome::Abandoned);
+        }
+    }
+}

@@ -1,0 +1,362 @@
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
+
+use durable_spans_model::{
+    Seed, Span, SpanError, SpanId, SpanStatus, SpanType, Timestamp, TraceId,
+};
+
+use crate::flush::{Acknowledgement, FlushGroup};
+
+/// How a span ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    Error(SpanError),
+    Canceled,
+    /// Nobody waited for the end any more: the run closed, or the future was dropped.
+    Abandoned,
+}
+
+/// Names a span of a recorder. Stays valid, without effect, after the span has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct SpanRef {
+    /// Order of starting, so that parents come before children.
+    sequence: u64,
+    id: SpanId,
+}
+
+impl SpanRef {
+    pub(crate) fn id(&self) -> &SpanId {
+        &self.id
+    }
+}
+
+/// The buffer of a run: what was recorded and not yet acknowledged.
+///
+/// Pure and sans-I/O. Times, the seed of the ids and the epoch come in as arguments; batches and
+/// acknowledgements go out and in as values. Replay rebuilds it by making the same calls.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    trace_id: TraceId,
+    group_id: Option<String>,
+    seed: Seed,
+    next_sequence: u64,
+    open: BTreeMap<u64, OpenSpan>,
+    /// Ended, in no flush yet, in order of ending.
+    ended: VecDeque<(u64, Span)>,
+    unacknowledged: Vec<Rc<FlushGroup>>,
+    flushes: u32,
+    /// How many spans of one name began under one parent, within `epoch`: tells equal ones apart.
+    /// Epochs never come back, so older counts are not needed.
+    epoch: u64,
+    same_named: BTreeMap<(Option<SpanId>, String), u64>,
+}
+
+#[derive(Debug)]
+struct OpenSpan {
+    span: Span,
+    announced: bool,
+}
+
+impl Recorder {
+    pub(crate) fn new(trace_id: TraceId, group_id: Option<String>, seed: Seed) -> Self {
+        Self {
+            trace_id,
+            group_id,
+            seed,
+            next_sequence: 0,
+            open: BTreeMap::new(),
+            ended: VecDeque::new(),
+            unacknowledged: Vec::new(),
+            flushes: 0,
+            epoch: 0,
+            same_named: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn trace_id(&self) -> &TraceId {
+        &self.trace_id
+    }
+
+    /// Opens a span under `parent`. `epoch` changes with each operation of the run.
+    pub(crate) fn start(
+        &mut self,
+        parent: Option<&SpanId>,
+        name: Cow<'static, str>,
+        span_type: SpanType,
+        at: Timestamp,
+        epoch: u64,
+    ) -> SpanRef {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.same_named.clear();
+        }
+        let count =
+            self.same_named.entry((parent.cloned(), name.clone().into_owned())).or_default();
+        let id = self.seed.span_id(parent, &name, *count, epoch);
+        *count += 1;
+
+        let mut span = Span::new(self.trace_id.clone(), id.clone(), name, at);
+        span.span_type = span_type;
+        span.parent_id = parent.cloned();
+        span.group_id.clone_from(&self.group_id);
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.open.insert(sequence, OpenSpan { span, announced: false });
+        SpanRef { sequence, id }
+    }
+
+    /// Changes a span that is still open; does nothing to one that has ended.
+    pub(crate) fn update(&mut self, span: &SpanRef, change: impl FnOnce(&mut Span)) {
+        if let Some(open) = self.open.get_mut(&span.sequence) {
+            change(&mut open.span);
+        }
+    }
+
+    /// Ends a span, never before it started. Ending it again does nothing.
+    pub(crate) fn end(&mut self, span: &SpanRef, outcome: Outcome, at: Timestamp) {
+        if let Some(OpenSpan { span: mut ended, .. }) = self.open.remove(&span.sequence) {
+            finish(&mut ended, outcome, at);
+            self.ended.push_back((span.sequence, ended));
+        }
+    }
+
+    /// Ends every span that is still open as abandoned.
+    pub(crate) fn end_all(&mut self, at: Timestamp) {
+        for (sequence, OpenSpan { mut span, .. }) in std::mem::take(&mut self.open) {
+            finish(&mut span, Outcome::Abandoned, at);
+            self.ended.push_back((sequence, span));
+        }
+    }
+
+    /// Ended spans that no flush has carried yet.
+    pub(crate) fn buffered(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// Spans in flushes that nobody has acknowledged.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        self.unacknowledged.iter().map(|group| group.spans.len()).sum()
+    }
+
+    /// Begins a flush: a group of what no flush has carried yet, after all groups that are still
+    /// unacknowledged.
+    pub(crate) fn begin_flush(&mut self) -> Vec<Rc<FlushGroup>> {
+        self.flushes += 1;
+        let mut spans: Vec<(u64, Span)> = self.ended.drain(..).collect();
+        for (sequence, open) in &mut self.open {
+            if !std::mem::replace(&mut open.announced, true) {
+                spans.push((*sequence, open.span.clone()));
+            }
+        }
+        spans.sort_by_key(|(sequence, _)| *sequence);
+        if !spans.is_empty() {
+            let spans = spans.into_iter().map(|(_, span)| span).collect();
+            self.unacknowledged.push(Rc::new(FlushGroup::new(self.flushes, spans)));
+        }
+        self.unacknowledged.clone()
+    }
+
+    /// Forgets the groups that were acknowledged. An acknowledgement that does not fit the group
+    /// rebuilt here (another version of the user's code recorded other spans) is ignored, so that
+    /// the group is sent again.
+    pub(crate) fn acknowledge(&mut self, acknowledged: &[Acknowledgement]) {
+        self.unacknowledged.retain(|group| !acknowledged.contains(&group.acknowledgement()));
+    }
+}
+
+fn finish(span: &mut Span, outcome: Outcome, at: Timestamp) {
+    span.end_timestamp = Some(at.max(span.start_timestamp));
+    match outcome {
+        Outcome::Success => {}
+        Outcome::Error(error) => span.set_error(error),
+        Outcome::Canceled => span.status = SpanStatus::Canceled,
+        Outcome::Abandoned => {
+            span.status = SpanStatus::Canceled;
+            span.metadata.insert("temporal.abandoned".into(), true.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn recorder() -> Recorder {
+        Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"))
+    }
+
+    fn at(ns: i64) -> Timestamp {
+        Timestamp::from_unix_ns(ns)
+    }
+
+    fn start(recorder: &mut Recorder, parent: Option<&SpanRef>, name: &'static str) -> SpanRef {
+        let parent = parent.map(|span| span.id.clone());
+        recorder.start(parent.as_ref(), name.into(), SpanType::Custom, at(1), 0)
+    }
+
+    fn flushed(groups: &[Rc<FlushGroup>]) -> Vec<(u32, Vec<(String, bool)>)> {
+        let ended = |span: &Span| (span.name.clone(), span.end_timestamp.is_some());
+        groups.iter().map(|group| (group.flush, group.spans.iter().map(ended).collect())).collect()
+    }
+
+    fn group(flush: u32, spans: &[(&str, bool)]) -> (u32, Vec<(String, bool)>) {
+        (flush, spans.iter().map(|(name, ended)| (name.to_string(), *ended)).collect())
+    }
+
+    #[test]
+    fn equal_spans_get_different_ids_and_another_one_elsewhere_changes_none() {
+        let mut one = recorder();
+        let root = start(&mut one, None, "root");
+        let steps = [start(&mut one, Some(&root), "step"), start(&mut one, Some(&root), "step")];
+        assert_ne!(steps[0].id, steps[1].id);
+
+        let mut other = recorder();
+        let root = start(&mut other, None, "root");
+        let first = start(&mut other, Some(&root), "step");
+        start(&mut other, Some(&root), "new");
+        start(&mut other, Some(&first), "step");
+        let second = start(&mut other, Some(&root), "step");
+        assert_eq!([first.id, second.id], [steps[0].id.clone(), steps[1].id.clone()]);
+    }
+
+    #[test]
+    fn an_end_before_the_start_is_moved_to_the_start_and_a_second_end_is_ignored() {
+        let mut recorder = recorder();
+        let span = recorder.start(None, "late".into(), SpanType::Custom, at(100), 0);
+        recorder.end(&span, Outcome::Success, at(50));
+        recorder.end(&span, Outcome::Canceled, at(500));
+        recorder.update(&span, |span| span.name.clear());
+        let groups = recorder.begin_flush();
+        assert_eq!(groups[0].spans[0].end_timestamp, Some(at(100)));
+        assert_eq!(groups[0].spans[0].status, SpanStatus::Success);
+        assert_eq!(groups[0].spans[0].name, "late");
+    }
+
+    #[test]
+    fn a_flush_carries_parents_first_and_announces_open_spans_once() {
+        let mut recorder = recorder();
+        let root = start(&mut recorder, None, "root");
+        let child = start(&mut recorder, Some(&root), "child");
+        recorder.end(&child, Outcome::Success, at(2));
+        assert_eq!(
+            flushed(&recorder.begin_flush()),
+            [group(1, &[("root", false), ("child", true)])]
+        );
+        let late = start(&mut recorder, Some(&root), "late");
+        recorder.end(&late, Outcome::Success, at(3));
+        let groups = recorder.begin_flush();
+        assert_eq!(
+            flushed(&groups),
+            [group(1, &[("root", false), ("child", true)]), group(2, &[("late", true)])]
+        );
+        recorder.acknowledge(&[groups[0].acknowledgement()]);
+        recorder.end(&root, Outcome::Success, at(4));
+        assert_eq!(
+            flushed(&recorder.begin_flush()),
+            [group(2, &[("late", true)]), group(3, &[("root", true)])]
+        );
+    }
+
+    #[test]
+    fn an_acknowledgement_of_other_spans_is_ignored() {
+        let mut recorder = recorder();
+        let span = start(&mut recorder, None, "a");
+        recorder.end(&span, Outcome::Success, at(2));
+        let groups = recorder.begin_flush();
+        let (flush, count, digest) = groups[0].acknowledgement();
+        recorder.acknowledge(&[
+            (flush + 1, count, digest),
+            (flush, count + 1, digest),
+            (flush, count, digest ^ 1),
+        ]);
+        assert_eq!(recorder.unacknowledged(), 1);
+        recorder.acknowledge(&[(flush, count, digest)]);
+        assert_eq!(recorder.unacknowledged(), 0);
+        assert!(recorder.begin_flush().is_empty());
+    }
+
+    #[test]
+    fn closing_ends_open_spans_as_abandoned() {
+        let mut recorder = recorder();
+        start(&mut recorder, None, "root");
+        recorder.begin_flush();
+        recorder.end_all(at(9));
+        let groups = recorder.begin_flush();
+        let span = &groups[1].spans[0];
+        assert_eq!(span.status, SpanStatus::Canceled);
+        assert_eq!(span.metadata["temporal.abandoned"], true);
+        assert_eq!(span.end_timestamp, Some(at(9)));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Start,
+        End(prop::sample::Index),
+        Flush { acknowledge: Vec<bool> },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => Just(Step::Start),
+            3 => any::<prop::sample::Index>().prop_map(Step::End),
+            1 => prop::collection::vec(any::<bool>(), 0..4)
+                .prop_map(|acknowledge| Step::Flush { acknowledge }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens, each span is in the buffer until a group with its end was
+        /// acknowledged, and after the last flush all of them have been sent with their end.
+        #[test]
+        fn no_span_is_ever_lost(steps in prop::collection::vec(step(), 0..80)) {
+            let mut recorder = recorder();
+            let mut open = Vec::new();
+            let mut started = 0;
+            let mut delivered: BTreeMap<SpanId, bool> = BTreeMap::new();
+            let mut deliver = |group: &FlushGroup| {
+                for span in &group.spans {
+                    let ended = span.end_timestamp.is_some();
+                    let known = delivered.entry(span.id.clone()).or_insert(ended);
+                    // Groups of one run arrive in order: an end is never followed by an open one.
+                    assert!(ended || !*known);
+                    *known |= ended;
+                }
+            };
+            for (now, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Start => {
+                        open.push(start(&mut recorder, open.last().cloned().as_ref(), "s"));
+                        started += 1;
+                    }
+                    Step::End(index) if !open.is_empty() => {
+                        let span = open.remove(index.index(open.len()));
+                        recorder.end(&span, Outcome::Success, at(now as i64));
+                    }
+                    Step::End(_) => {}
+                    Step::Flush { acknowledge } => {
+                        let groups = recorder.begin_flush();
+                        // The sink takes groups in order; what follows a gap waits.
+                        let taken = acknowledge.iter().take_while(|yes| **yes).count();
+                        for group in groups.iter().take(taken) {
+                            deliver(group);
+                            recorder.acknowledge(&[group.acknowledgement()]);
+                        }
+                    }
+                }
+            }
+            recorder.end_all(at(1_000));
+            for group in recorder.begin_flush() {
+                deliver(&group);
+                recorder.acknowledge(&[group.acknowledgement()]);
+            }
+            prop_assert_eq!(recorder.unacknowledged() + recorder.buffered(), 0);
+            prop_assert_eq!(delivered.len(), started);
+            prop_assert!(delivered.values().all(|ended| *ended));
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The flush rule, version 1: the one place that decides when a run issues a command of ours.
+//!
+//! A flush is a command in the run's history, so replay must issue it at the same point although
+//! the user's code may record other spans by then, the options may be others and the sink may be
+//! down. What replay reproduces anyway is the user's own sequence of operations: that, and nothing
+//! else, is what the rule counts.
+//!
+//! - **R1**: `operations` operations since the last flush.
+//! - **R2**: the first operation that no flush covers arms a timer, unless one is armed; when it
+//!   fires and operations were made since the last flush, flush. The timer is never cancelled. The
+//!   period doubles with each such flush, from `linger` up to [`LONGEST_LINGER`].
+//! - **R3**: the close of the run. The interceptor sees to it.
+//!
+//! The decision reads no buffer length (but for the opt-in trigger), no option of today, no clock,
+//! no history length, no sink state and no replay flag.
+
+use std::time::Duration;
+
+use durable_spans_model::FlushPolicy;
+
+/// Where the doubling of the linger period ends.
+pub(crate) const LONGEST_LINGER: Duration = Duration::from_secs(600);
+
+/// State of the one linger timer of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Linger {
+    Unarmed,
+    Armed,
+    /// It fired just now; a run of the rule with this value consumes it.
+    Fired,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    /// Start a timer of this length.
+    ArmLinger(Duration),
+    /// Flush now, and tell the rule by [`FlushRule::flush_issued`].
+    Flush,
+}
+
+#[derive(Debug)]
+pub(crate) struct FlushRule {
+    policy: FlushPolicy,
+    operations: u64,
+    operations_at_flush: u64,
+    linger: Duration,
+}
+
+impl FlushRule {
+    pub(crate) fn new(policy: FlushPolicy) -> Self {
+        Self {
+            linger: policy.linger_period().min(LONGEST_LINGER),
+            policy,
+            operations: 0,
+            operations_at_flush: 0,
+        }
+    }
+
+    /// The user's code issued a command, saw one resolve, or entered a signal or update handler.
+    pub(crate) fn count_operation(&mut self) {
+        self.operations += 1;
+    }
+
+    /// Operations since the run began.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    pub(crate) fn flush_issued(&mut self) {
+        self.operations_at_flush = self.operations;
+    }
+
+    /// Decides what to do now. `buffered` is read only where the policy has opted in.
+    pub(crate) fn due(&mut self, linger: Linger, buffered: usize) -> Due {
+        let since_flush = self.operations - self.operations_at_flush;
+        if linger == Linger::Fired && since_flush > 0 {
+            self.linger = (self.linger * 2).min(LONGEST_LINGER);
+            return Due::Flush;
+        }
+        if since_flush >= u64::from(self.policy.operations_limit()) {
+            return Due::Flush;
+        }
+        if self.policy.buffered_limit().is_some_and(|limit| buffered >= limit as usize) {
+            return Due::Flush;
+        }
+        if linger != Linger::Armed && since_flush > 0 {
+            return Due::ArmLinger(self.linger);
+        }
+        Due::Nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(operations: u32) -> FlushRule {
+        FlushRule::new(FlushPolicy::new().operations(operations))
+    }
+
+    #[test]
+    fn nothing_is_due_without_operations_whatever_is_buffered() {
+        let mut rule = rule(1);
+        for linger in [Linger::Unarmed, Linger::Armed, Linger::Fired] {
+            assert_eq!(rule.due(linger, 1_000_000), Due::Nothing);
+        }
+    }
+
+    #[test]
+    fn the_nth_operation_flushes_even_with_an_empty_buffer() {
+        let mut rule = rule(3);
+        for _ in 0..2 {
+            rule.count_operation();
+            assert_eq!(rule.due(Linger::Armed, 0), Due::Nothing);
+        }
+        rule.count_operation();
+        assert_eq!(rule.due(Linger::Armed, 0), Due::Flush);
+        rule.flush_issued();
+        assert_eq!(rule.due(Linger::Armed, 0), Due::Nothing);
+    }
+
+    #[test]
+    fn the_linger_timer_is_armed_once_and_doubles_up_to_ten_minutes() {
+        let mut rule = rule(200);
+        let mut periods = Vec::new();
+        for _ in 0..8 {
+            rule.count_operation();
+            let Due::ArmLinger(period) = rule.due(Linger::Unarmed, 0) else { panic!("not armed") };
+            periods.push(period.as_secs());
+            assert_eq!(rule.due(Linger::Armed, 0), Due::Nothing);
+            assert_eq!(rule.due(Linger::Fired, 0), Due::Flush);
+            rule.flush_issued();
+        }
+        assert_eq!(periods, [10, 20, 40, 80, 160, 320, 600, 600]);
+    }
+
+    #[test]
+    fn a_timer_that_fires_after_another_flush_covered_all_does_nothing() {
+        let mut rule = rule(1);
+        rule.count_operation();
+        assert_eq!(rule.due(Linger::Armed, 0), Due::Flush);
+        rule.flush_issued();
+        assert_eq!(rule.due(Linger::Fired, 0), Due::Nothing);
+        rule.count_operation();
+        rule.flush_issued();
+        rule.count_operation();
+        assert_eq!(rule.due(Linger::Fired, 0), Due::Flush);
+    }
+
+    #[test]
+    fn the_buffer_counts_only_by_choice() {
+        let mut plain = rule(200);
+        assert_eq!(plain.due(Linger::Unarmed, 500), Due::Nothing);
+        let mut opted_in = FlushRule::new(FlushPolicy::new().when_buffered(200));
+        assert_eq!(opted_in.due(Linger::Unarmed, 199), Due::Nothing);
+        assert_eq!(opted_in.due(Linger::Unarmed, 200), Due::Flush);
+    }
+}

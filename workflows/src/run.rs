@@ -1,0 +1,260 @@
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::SystemTime,
+};
+
+use durable_spans_model::{
+    FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId,
+};
+use temporalio_workflow::workflow_interceptors::WorkflowInterceptorContext;
+
+use crate::{
+    flush::{FlushGroup, FlushReply, FlushRequest},
+    recorder::{Outcome, Recorder, SpanRef},
+    rule::{Due, FlushRule, Linger},
+};
+
+/// Names of the random streams that we draw from. Changing one changes ids of runs in flight.
+const SEED_STREAM: &str = "durable-spans";
+const EPOCH_STREAM: &str = "durable-spans/";
+
+/// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
+///
+/// Shared by the interceptor, the scopes and the users' span guards. All of them belong to the one
+/// thread that runs the workflow.
+pub(crate) struct Run {
+    start: StartFacts,
+    rule: RefCell<FlushRule>,
+    recorder: RefCell<Option<Recorder>>,
+    root: RefCell<Option<SpanRef>>,
+    /// The workflow's clock and random streams. Taken away when the run leaves memory, since it
+    /// points back to what holds us.
+    ctx: RefCell<Option<WorkflowInterceptorContext>>,
+    epoch: Cell<Option<(u64, u64)>>,
+    own_command: Cell<bool>,
+    flush_in_flight: Cell<bool>,
+    closing: Cell<bool>,
+}
+
+/// What is known of a run when it starts, the same at each replay.
+pub(crate) struct StartFacts {
+    pub(crate) workflow_id: String,
+    pub(crate) workflow_type: String,
+    pub(crate) run_id: String,
+    pub(crate) start_time: Timestamp,
+    /// Whether this run follows another one of the same chain.
+    pub(crate) continued: bool,
+    /// From 1; more if the workflow has a retry policy and failed before.
+    pub(crate) attempt: u32,
+    pub(crate) context: Option<TraceContext>,
+    pub(crate) policy: FlushPolicy,
+}
+
+impl Run {
+    pub(crate) fn new(start: StartFacts) -> Self {
+        Self {
+            rule: RefCell::new(FlushRule::new(start.policy)),
+            start,
+            recorder: RefCell::new(None),
+            root: RefCell::new(None),
+            ctx: RefCell::new(None),
+            epoch: Cell::new(None),
+            own_command: Cell::new(false),
+            flush_in_flight: Cell::new(false),
+            closing: Cell::new(false),
+        }
+    }
+
+    /// Opens the root span, at the first call. A signal may be handled before the main routine
+    /// begins, so whoever comes first calls this.
+    pub(crate) fn begin(&self, ctx: &WorkflowInterceptorContext) -> SpanRef {
+        if let Some(root) = &*self.root.borrow() {
+            return root.clone();
+        }
+        let drawn: u128 = ctx.random_stream(SEED_STREAM).random();
+        let seed = Seed::new(drawn, &self.start.workflow_id);
+        let (trace_id, parent, group_id) = match &self.start.context {
+            Some(context) => {
+                (context.trace_id.clone(), context.span_id.clone(), context.group_id.clone())
+            }
+            None => (seed.trace_id(), None, None),
+        };
+        *self.recorder.borrow_mut() = Some(Recorder::new(trace_id, group_id, seed));
+        *self.ctx.borrow_mut() = Some(ctx.clone());
+        let name = self.start.workflow_type.clone();
+        let root = self
+            .start(parent.as_ref(), name.into(), SpanType::AgentWorkflow)
+            .expect("the recorder was made just now");
+        self.update(&root, |span| {
+            span.start_timestamp = self.start.start_time;
+            let metadata = &mut span.metadata;
+            metadata.insert("temporal.kind".into(), "workflow".into());
+            metadata.insert("temporal.workflow_id".into(), self.start.workflow_id.as_str().into());
+            metadata.insert("temporal.run_id".into(), self.start.run_id.as_str().into());
+            if self.start.continued {
+                metadata.insert("temporal.continued".into(), true.into());
+            }
+            if self.start.attempt > 1 {
+                metadata.insert("temporal.attempt".into(), self.start.attempt.into());
+            }
+        });
+        *self.root.borrow_mut() = Some(root.clone());
+        root
+    }
+
+    /// Lets go of everything, so that whatever the users' guards do from here on has no effect.
+    pub(crate) fn leave_memory(&self) {
+        self.recorder.take();
+        self.ctx.take();
+    }
+
+    /// Opens a span, `None` if the run has left memory.
+    pub(crate) fn start(
+        &self,
+        parent: Option<&SpanId>,
+        name: Cow<'static, str>,
+        span_type: SpanType,
+    ) -> Option<SpanRef> {
+        let (at, epoch) = (self.now(), self.epoch());
+        let mut recorder = self.recorder.borrow_mut();
+        Some(recorder.as_mut()?.start(parent, name, span_type, at, epoch))
+    }
+
+    pub(crate) fn update(&self, span: &SpanRef, change: impl FnOnce(&mut Span)) {
+        if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
+            recorder.update(span, change);
+        }
+    }
+
+    pub(crate) fn end(&self, span: &SpanRef, outcome: Outcome) {
+        let at = self.now();
+        if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
+            recorder.end(span, outcome, at);
+        }
+    }
+
+    pub(crate) fn end_all(&self) {
+        let at = self.now();
+        if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
+            recorder.end_all(at);
+        }
+    }
+
+    /// What a part of this trace below `span` needs to know. With the policy if it is a run.
+    pub(crate) fn context_below(&self, span: &SpanId, starts_run: bool) -> TraceContext {
+        let (trace_id, group_id) = match &self.start.context {
+            Some(context) => (context.trace_id.clone(), context.group_id.clone()),
+            None => (self.own_trace_id(), None),
+        };
+        TraceContext {
+            trace_id,
+            span_id: Some(span.clone()),
+            sampled: true,
+            group_id,
+            policy: starts_run.then_some(self.start.policy),
+        }
+    }
+
+    /// What the next run of the same chain needs to know. All runs of a chain hang, side by side,
+    /// under the root span of its first one.
+    pub(crate) fn context_of_next_run(&self) -> Option<TraceContext> {
+        let chain_root = match &self.start.context {
+            Some(context) if self.start.continued => context.span_id.clone(),
+            _ => Some(self.root.borrow().as_ref()?.id().clone()),
+        };
+        Some(self.context_below(&chain_root?, true))
+    }
+
+    /// Counts an operation of the user's code, unless it is a command of ours.
+    pub(crate) fn count_operation(&self) {
+        self.rule.borrow_mut().count_operation();
+    }
+
+    pub(crate) fn operations(&self) -> u64 {
+        self.rule.borrow().operations()
+    }
+
+    /// Marks the commands that are issued until the guard is dropped as ours.
+    pub(crate) fn own_commands(&self) -> impl Drop + '_ {
+        struct Guard<'a>(&'a Cell<bool>);
+        impl Drop for Guard<'_> {
+            fn drop(&mut self) {
+                self.0.set(false);
+            }
+        }
+        self.own_command.set(true);
+        Guard(&self.own_command)
+    }
+
+    pub(crate) fn is_own_command(&self) -> bool {
+        self.own_command.get()
+    }
+
+    /// Asks the rule what is due. Nothing is, once the close has begun: it flushes by itself.
+    pub(crate) fn due(&self, linger: Linger) -> Due {
+        if self.closing.get() {
+            return Due::Nothing;
+        }
+        let buffered = self.recorder.borrow().as_ref().map_or(0, Recorder::buffered);
+        self.rule.borrow_mut().due(linger, buffered)
+    }
+
+    pub(crate) fn begin_closing(&self) {
+        self.closing.set(true);
+    }
+
+    pub(crate) fn flush_in_flight(&self) -> bool {
+        self.flush_in_flight.get()
+    }
+
+    pub(crate) fn begin_flush(&self) -> FlushRequest<Rc<FlushGroup>> {
+        self.flush_in_flight.set(true);
+        self.rule.borrow_mut().flush_issued();
+        let groups = self.recorder.borrow_mut().as_mut().map(Recorder::begin_flush);
+        FlushRequest { closing: self.closing.get(), groups: groups.unwrap_or_default() }
+    }
+
+    pub(crate) fn end_flush(&self, reply: Option<FlushReply>) {
+        self.flush_in_flight.set(false);
+        if let (Some(recorder), Some(reply)) = (self.recorder.borrow_mut().as_mut(), reply) {
+            recorder.acknowledge(&reply.acknowledged);
+        }
+    }
+
+    /// Spans that were handed over and not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        self.recorder.borrow().as_ref().map_or(0, Recorder::unacknowledged)
+    }
+
+    pub(crate) fn workflow_id(&self) -> &str {
+        &self.start.workflow_id
+    }
+
+    fn own_trace_id(&self) -> TraceId {
+        let recorder = self.recorder.borrow();
+        recorder.as_ref().map_or(TraceId::from_bits(0), |recorder| recorder.trace_id().clone())
+    }
+
+    fn now(&self) -> Timestamp {
+        let time: Option<SystemTime> =
+            self.ctx.borrow().as_ref().and_then(WorkflowInterceptorContext::workflow_time);
+        time.map_or(self.start.start_time, Timestamp::from)
+    }
+
+    /// A random number that is new with each operation of the run, and with each reset.
+    fn epoch(&self) -> u64 {
+        let operations = self.operations();
+        if let Some((at, epoch)) = self.epoch.get()
+            && at == operations
+        {
+            return epoch;
+        }
+        let ctx = self.ctx.borrow();
+        let Some(ctx) = ctx.as_ref() else { return 0 };
+        let epoch = ctx.random_stream(format!("{EPOCH_STREAM}{operations}")).random();
+        self.epoch.set(Some((operations, epoch)));
+        epoch
+    }
+}
