@@ -2,6 +2,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
+    sync::Arc,
     task::Poll,
 };
 
@@ -22,27 +23,63 @@ use temporalio_workflow::{
 };
 
 use crate::{
+    flush::FlushGroup,
     flusher, header,
     operation::Operation,
     outcome,
     recorder::Outcome,
-    run::{Run, StartFacts},
+    run::{Observer, Run, StartFacts},
     scope::{Scope, ScopeKey},
     timetable::Timetable,
 };
 
 type CancellableNext<I, T> = WorkflowNext<'static, I, CancellableWorkflowOutboundFuture<T>>;
 
-/// The workflow interceptor that records spans and flushes them, for
-/// [`WorkerOptions::workflow_interceptor`][worker] and for replay.
+/// How runs are recorded: makes the workflow interceptor, for a worker or for replay.
 ///
 /// The worker must also register the flush activity, which the crate `durable-spans` does.
 ///
-/// [worker]: https://docs.rs/temporalio-sdk/latest/temporalio_sdk/struct.WorkerOptions.html
-pub fn workflow_interceptor(timetable: Timetable) -> WorkflowInterceptorConstructor {
-    WorkflowInterceptorConstructor::new(move |view: &WorkflowContextView| Interceptor {
-        mode: Mode::of_run(view, &timetable),
-    })
+/// ```
+/// use durable_spans_workflow::{Timetable, WorkflowTracing};
+///
+/// let constructor = WorkflowTracing::new().timetable(Timetable::new()).interceptor();
+/// # let _ = constructor;
+/// ```
+#[derive(Clone, Default)]
+pub struct WorkflowTracing {
+    timetable: Timetable,
+    observer: Option<Observer>,
+}
+
+impl WorkflowTracing {
+    /// Traces every run, see [`Timetable::new`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says which runs are traced, and by which flush policy.
+    #[must_use]
+    pub fn timetable(mut self, timetable: Timetable) -> Self {
+        self.timetable = timetable;
+        self
+    }
+
+    /// Calls `observer` with the spans of each flush when it is issued, at replay too. So spans can
+    /// be had from a replayed history, where no flush activity runs.
+    ///
+    /// It is called within the workflow task and must not block or panic.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Fn(&FlushGroup) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// The interceptor, to be registered on a worker's or a replayer's options.
+    pub fn interceptor(self) -> WorkflowInterceptorConstructor {
+        WorkflowInterceptorConstructor::new(move |view: &WorkflowContextView| Interceptor {
+            mode: Mode::of_run(view, &self),
+        })
+    }
 }
 
 struct Interceptor {
@@ -61,10 +98,10 @@ enum Mode {
 }
 
 impl Mode {
-    fn of_run(view: &WorkflowContextView, timetable: &Timetable) -> Self {
+    fn of_run(view: &WorkflowContextView, tracing: &WorkflowTracing) -> Self {
         let start_time =
             view.start_time().map_or(Timestamp::from_unix_ns(i64::MAX), Timestamp::from);
-        let Some(policy) = timetable.policy_at(start_time) else { return Self::LeftAlone };
+        let Some(policy) = tracing.timetable.policy_at(start_time) else { return Self::LeftAlone };
         let raw = view.raw();
         let context = header::of_start(
             view.workflow_id(),
@@ -80,7 +117,7 @@ impl Mode {
                 if policy.rule_version() != RULE_VERSION {
                     return Self::UnknownRule(policy.rule_version());
                 }
-                Self::Traced(Rc::new(Run::new(StartFacts {
+                let start = StartFacts {
                     workflow_id: view.workflow_id().to_owned(),
                     workflow_type: view.workflow_type().to_owned(),
                     run_id: view.run_id().to_owned(),
@@ -89,7 +126,8 @@ impl Mode {
                     attempt: view.attempt(),
                     context,
                     policy,
-                })))
+                };
+                Self::Traced(Rc::new(Run::new(start, tracing.observer.clone())))
             }
         }
     }

@@ -4,7 +4,7 @@
 //! ids. This crate records spans under these rules. It has no network, no clock and no thread:
 //!
 //! - [`WorkflowSpans`] gives workflow contexts `ctx.span("name")`.
-//! - [`workflow_interceptor`] makes a span of the run itself, of its activities, child workflows
+//! - [`WorkflowTracing`] makes the interceptor, which makes a span of the run itself, of its activities, child workflows
 //!   and message handlers, carries the trace context onwards, and flushes the buffer.
 //! - [`Timetable`] says which runs are traced, by the time when they started.
 //! - [`FlushRequest`] and [`FlushReply`] are what the workflow half and the delivering half say to
@@ -66,6 +66,6 @@ mod timetable;
 
 pub use flush::{Acknowledgement, FLUSH_ACTIVITY, FlushGroup, FlushReply, FlushRequest, digest};
 pub use header::{EXPLICIT_CONTEXT, from_payload, to_payload};
-pub use interceptor::workflow_interceptor;
+pub use interceptor::WorkflowTracing;
 pub use span::{SpanBuilder, WorkflowSpan, WorkflowSpans};
 pub use timetable::Timetable;

@@ -143,8 +143,8 @@ impl Recorder {
     }
 
     /// Begins a flush: a group of what no flush has carried yet, after all groups that are still
-    /// unacknowledged.
-    pub(crate) fn begin_flush(&mut self) -> Vec<Rc<FlushGroup>> {
+    /// unacknowledged. Returns the number of the flush, too.
+    pub(crate) fn begin_flush(&mut self) -> (u32, Vec<Rc<FlushGroup>>) {
         self.flushes += 1;
         let mut spans: Vec<(u64, Span)> = self.ended.drain(..).collect();
         for (sequence, open) in &mut self.open {
@@ -157,7 +157,7 @@ impl Recorder {
             let spans = spans.into_iter().map(|(_, span)| span).collect();
             self.unacknowledged.push(Rc::new(FlushGroup::new(self.flushes, spans)));
         }
-        self.unacknowledged.clone()
+        (self.flushes, self.unacknowledged.clone())
     }
 
     /// Forgets the groups that were acknowledged. An acknowledgement that does not fit the group
@@ -231,7 +231,7 @@ mod tests {
         recorder.end(&span, Outcome::Success, at(50));
         recorder.end(&span, Outcome::Canceled, at(500));
         recorder.update(&span, |span| span.name.clear());
-        let groups = recorder.begin_flush();
+        let (_, groups) = recorder.begin_flush();
         assert_eq!(groups[0].spans[0].end_timestamp, Some(at(100)));
         assert_eq!(groups[0].spans[0].status, SpanStatus::Success);
         assert_eq!(groups[0].spans[0].name, "late");
@@ -244,12 +244,12 @@ mod tests {
         let child = start(&mut recorder, Some(&root), "child");
         recorder.end(&child, Outcome::Success, at(2));
         assert_eq!(
-            flushed(&recorder.begin_flush()),
+            flushed(&recorder.begin_flush().1),
             [group(1, &[("root", false), ("child", true)])]
         );
         let late = start(&mut recorder, Some(&root), "late");
         recorder.end(&late, Outcome::Success, at(3));
-        let groups = recorder.begin_flush();
+        let (_, groups) = recorder.begin_flush();
         assert_eq!(
             flushed(&groups),
             [group(1, &[("root", false), ("child", true)]), group(2, &[("late", true)])]
@@ -257,7 +257,7 @@ mod tests {
         recorder.acknowledge(&[groups[0].acknowledgement()]);
         recorder.end(&root, Outcome::Success, at(4));
         assert_eq!(
-            flushed(&recorder.begin_flush()),
+            flushed(&recorder.begin_flush().1),
             [group(2, &[("late", true)]), group(3, &[("root", true)])]
         );
     }
@@ -267,7 +267,7 @@ mod tests {
         let mut recorder = recorder();
         let span = start(&mut recorder, None, "a");
         recorder.end(&span, Outcome::Success, at(2));
-        let groups = recorder.begin_flush();
+        let (_, groups) = recorder.begin_flush();
         let (flush, count, digest) = groups[0].acknowledgement();
         recorder.acknowledge(&[
             (flush + 1, count, digest),
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(recorder.unacknowledged(), 1);
         recorder.acknowledge(&[(flush, count, digest)]);
         assert_eq!(recorder.unacknowledged(), 0);
-        assert!(recorder.begin_flush().is_empty());
+        assert!(recorder.begin_flush().1.is_empty());
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
         start(&mut recorder, None, "root");
         recorder.begin_flush();
         recorder.end_all(at(9));
-        let groups = recorder.begin_flush();
+        let (_, groups) = recorder.begin_flush();
         let span = &groups[1].spans[0];
         assert_eq!(span.status, SpanStatus::Canceled);
         assert_eq!(span.metadata["temporal.abandoned"], true);
@@ -339,7 +339,7 @@ mod tests {
                     }
                     Step::End(_) => {}
                     Step::Flush { acknowledge } => {
-                        let groups = recorder.begin_flush();
+                        let (_, groups) = recorder.begin_flush();
                         // The sink takes groups in order; what follows a gap waits.
                         let taken = acknowledge.iter().take_while(|yes| **yes).count();
                         for group in groups.iter().take(taken) {
@@ -350,7 +350,7 @@ mod tests {
                 }
             }
             recorder.end_all(at(1_000));
-            for group in recorder.begin_flush() {
+            for group in recorder.begin_flush().1 {
                 deliver(&group);
                 recorder.acknowledge(&[group.acknowledgement()]);
             }

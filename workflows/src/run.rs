@@ -2,6 +2,7 @@ use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -20,12 +21,15 @@ use crate::{
 const SEED_STREAM: &str = "durable-spans";
 const EPOCH_STREAM: &str = "durable-spans/";
 
+pub(crate) type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
+
 /// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
 ///
 /// Shared by the interceptor, the scopes and the users' span guards. All of them belong to the one
 /// thread that runs the workflow.
 pub(crate) struct Run {
     start: StartFacts,
+    observer: Option<Observer>,
     rule: RefCell<FlushRule>,
     recorder: RefCell<Option<Recorder>>,
     root: RefCell<Option<SpanRef>>,
@@ -53,10 +57,11 @@ pub(crate) struct StartFacts {
 }
 
 impl Run {
-    pub(crate) fn new(start: StartFacts) -> Self {
+    pub(crate) fn new(start: StartFacts, observer: Option<Observer>) -> Self {
         Self {
             rule: RefCell::new(FlushRule::new(start.policy)),
             start,
+            observer,
             recorder: RefCell::new(None),
             root: RefCell::new(None),
             ctx: RefCell::new(None),
@@ -212,8 +217,14 @@ impl Run {
     pub(crate) fn begin_flush(&self) -> FlushRequest<Rc<FlushGroup>> {
         self.flush_in_flight.set(true);
         self.rule.borrow_mut().flush_issued();
-        let groups = self.recorder.borrow_mut().as_mut().map(Recorder::begin_flush);
-        FlushRequest { closing: self.closing.get(), groups: groups.unwrap_or_default() }
+        let (flush, groups) = match self.recorder.borrow_mut().as_mut() {
+            Some(recorder) => recorder.begin_flush(),
+            None => (0, Vec::new()),
+        };
+        if let Some(observe) = &self.observer {
+            groups.iter().filter(|group| group.flush == flush).for_each(|group| observe(group));
+        }
+        FlushRequest { closing: self.closing.get(), groups }
     }
 
     pub(crate) fn end_flush(&self, reply: Option<FlushReply>) {

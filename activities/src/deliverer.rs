@@ -1,0 +1,369 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use backon::{ExponentialBuilder, Retryable};
+use durable_spans_model::Span;
+use durable_spans_workflow::{Acknowledgement, FlushGroup, FlushReply};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    parcel::{Parcel, ParcelKey},
+    sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink},
+    sink_error::SinkError,
+    statistics::{DropReason, Statistics},
+};
+
+/// Bytes of JSON that may wait for the sink in one process.
+const MAX_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How many delivered parcels are remembered. Forgetting one only means sending it again.
+const REMEMBERED_PARCELS: usize = 10_000;
+
+/// Delivers spans to one sink: the queue and the one task of a process that empties it.
+///
+/// Batches are formed by group commit: sent at once when the sink is idle, gathered while a
+/// request is in flight. One request is in flight at a time, so the records of a span reach the
+/// sink in order. Cloning gives another handle to the same queue.
+#[derive(Clone)]
+pub struct Deliverer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sink: Box<dyn SpanSink>,
+    state: Mutex<State>,
+    /// Tells the delivering task that there is work.
+    arrived: Notify,
+    /// Whether the sink took the last batch within the time that somebody waited for it. While it
+    /// did not, nobody waits.
+    healthy: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Item>,
+    queue_bytes: usize,
+    /// Ended spans in the queue and in the batch on its way.
+    deferred: u64,
+    counts: Statistics,
+    parcels: HashMap<ParcelKey, Arc<Parcel>>,
+    parcel_order: VecDeque<ParcelKey>,
+    task: Option<JoinHandle<()>>,
+}
+
+struct Item {
+    span: Arc<EncodedSpan>,
+    parcel: Arc<Parcel>,
+}
+
+impl Deliverer {
+    /// A deliverer to `sink`. Its task starts with the first span, on the runtime that hands it
+    /// over.
+    pub fn new(sink: impl SpanSink) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                sink: Box::new(sink),
+                state: Mutex::default(),
+                arrived: Notify::new(),
+                healthy: watch::Sender::new(true),
+            }),
+        }
+    }
+
+    /// What became of the spans so far.
+    pub fn statistics(&self) -> Statistics {
+        let state = self.shared.lock();
+        Statistics { deferred: state.deferred, ..state.counts.clone() }
+    }
+
+    /// Waits until the queue is empty, for at most `limit`, and says what became of the spans.
+    /// Call it before the process ends: what is still deferred then is lost with the process.
+    pub async fn flush(&self, limit: Duration) -> Statistics {
+        let parcels: Vec<_> = {
+            let state = self.shared.lock();
+            state.queue.iter().map(|item| item.parcel.clone()).chain(state.unfinished()).collect()
+        };
+        let all = async {
+            for parcel in parcels {
+                parcel.settled().await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, all).await;
+        self.statistics()
+    }
+
+    /// Takes the groups of a run's flush and answers which of all of them have been delivered.
+    ///
+    /// `wait` is how long the answer may take; zero, or a sink that is known to be down, means at
+    /// once. The spans are delivered in any case, now or later.
+    pub(crate) async fn take_flush(
+        &self,
+        run_id: &str,
+        groups: Vec<FlushGroup>,
+        wait: Option<Duration>,
+    ) -> FlushReply {
+        let mut parcels: Vec<(Acknowledgement, Arc<Parcel>)> = Vec::new();
+        for group in groups {
+            let acknowledgement = group.acknowledgement();
+            let key = ParcelKey::new(run_id, acknowledgement);
+            // A closing run cannot keep its spans; one that goes on can, and sends them again.
+            let last_chance = wait.is_some();
+            if let Some(parcel) = self.enqueue(Some(key), group.spans, last_chance) {
+                parcels.push((acknowledgement, parcel));
+            }
+        }
+        if let Some(wait) = wait {
+            let awaited: Vec<_> = parcels.iter().map(|(_, parcel)| parcel.clone()).collect();
+            self.wait_for(awaited, wait).await;
+        }
+        let delivered = parcels.into_iter().filter(|(_, parcel)| parcel.is_settled());
+        FlushReply { acknowledged: delivered.map(|(acknowledgement, _)| acknowledgement).collect() }
+    }
+
+    /// Takes one span of an activity, and waits up to `wait` for its delivery.
+    pub(crate) async fn take_span(&self, span: Span, wait: Duration) {
+        if let Some(parcel) = self.enqueue(None, vec![span], true) {
+            self.wait_for(vec![parcel], wait).await;
+        }
+    }
+
+    /// Puts spans into the queue, unless they are there already or have been delivered. `None` if
+    /// there is no room; then, with `last_chance`, they are counted as dropped.
+    fn enqueue(
+        &self,
+        key: Option<ParcelKey>,
+        spans: Vec<Span>,
+        last_chance: bool,
+    ) -> Option<Arc<Parcel>> {
+        if let Some(known) =
+            key.as_ref().and_then(|key| self.shared.lock().parcels.get(key).cloned())
+        {
+            return Some(known);
+        }
+        // Encoding outside of the lock: it is the expensive part.
+        let spans: Vec<_> =
+            spans.into_iter().map(|span| Arc::new(EncodedSpan::new(span))).collect();
+        let bytes: usize = spans.iter().map(|span| span.encoded_len()).sum();
+        let ended = spans.iter().filter(|span| span.span().end_timestamp.is_some()).count() as u64;
+
+        let mut state = self.shared.lock();
+        if state.queue_bytes + bytes > MAX_QUEUE_BYTES {
+            if last_chance {
+                state.counts.recorded += ended;
+                *state.counts.dropped.entry(DropReason::QueueFull).or_default() += ended;
+                drop(state);
+                tracing::warn!(
+                    spans = ended,
+                    reason = DropReason::QueueFull.as_str(),
+                    "spans dropped: {MAX_QUEUE_BYTES} bytes wait for the sink already"
+                );
+            }
+            return None;
+        }
+        let parcel = Arc::new(Parcel::new(spans.len()));
+        state.counts.recorded += ended;
+        state.deferred += ended;
+        state.queue_bytes += bytes;
+        state.queue.extend(spans.into_iter().map(|span| Item { span, parcel: parcel.clone() }));
+        if let Some(key) = key {
+            state.remember(key, parcel.clone());
+        }
+        self.ensure_running(&mut state);
+        drop(state);
+        self.shared.arrived.notify_one();
+        Some(parcel)
+    }
+
+    /// The task ends with its runtime, so a later runtime starts another one.
+    fn ensure_running(&self, state: &mut State) {
+        if state.task.as_ref().is_none_or(JoinHandle::is_finished) {
+            state.task = Some(tokio::spawn(deliver(self.shared.clone())));
+        }
+    }
+
+    async fn wait_for(&self, parcels: Vec<Arc<Parcel>>, wait: Duration) {
+        let mut healthy = self.shared.healthy.subscribe();
+        let all = async {
+            for parcel in &parcels {
+                parcel.settled().await;
+            }
+        };
+        let outcome = tokio::time::timeout(wait, async {
+            tokio::select! {
+                () = all => {}
+                // Known to be down: those who wait already stop waiting, too.
+                _ = healthy.wait_for(|healthy| !healthy) => {}
+            }
+        });
+        if outcome.await.is_err() {
+            // Nobody waits again until the sink has answered.
+            self.shared.healthy.send_replace(false);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next batch, in the order of arrival; up to the limits of a batch.
+    fn next_batch(&self) -> Vec<Item> {
+        let mut state = self.lock();
+        let mut bytes = 0;
+        let fitting = state.queue.iter().take(MAX_BATCH_SPANS).take_while(|item| {
+            bytes += item.span.encoded_len() + 1;
+            bytes <= MAX_BATCH_BYTES
+        });
+        // A span that is too large alone goes alone: the sink may take it or refuse it.
+        let count = fitting.count().max(1).min(state.queue.len());
+        let batch: Vec<Item> = state.queue.drain(..count).collect();
+        state.queue_bytes -= batch.iter().map(|item| item.span.encoded_len()).sum::<usize>();
+        batch
+    }
+
+    fn settle(&self, items: &[Item], dropped: Option<DropReason>) {
+        let ended =
+            items.iter().filter(|item| item.span.span().end_timestamp.is_some()).count() as u64;
+        let mut state = self.lock();
+        state.deferred -= ended;
+        match dropped {
+            None => state.counts.delivered += ended,
+            Some(reason) => *state.counts.dropped.entry(reason).or_default() += ended,
+        }
+        drop(state);
+        for item in items {
+            item.parcel.settle_one();
+        }
+    }
+}
+
+impl State {
+    fn remember(&mut self, key: ParcelKey, parcel: Arc<Parcel>) {
+        self.parcels.insert(key.clone(), parcel);
+        self.parcel_order.push_back(key);
+        while self.parcel_order.len() > REMEMBERED_PARCELS
+            && self.parcel_order.front().is_some_and(|oldest| self.parcels[oldest].is_settled())
+        {
+            if let Some(oldest) = self.parcel_order.pop_front() {
+                self.parcels.remove(&oldest);
+            }
+        }
+    }
+
+    fn unfinished(&self) -> impl Iterator<Item = Arc<Parcel>> + '_ {
+        self.parcels.values().filter(|parcel| !parcel.is_settled()).cloned()
+    }
+}
+
+/// The delivering task: takes batch after batch until the process ends.
+async fn deliver(shared: Arc<Shared>) {
+    loop {
+        let batch = shared.next_batch();
+        if batch.is_empty() {
+            shared.arrived.notified().await;
+        } else {
+            deliver_batch(&shared, batch).await;
+        }
+    }
+}
+
+/// A batch on its way, in parts if the sink refused it as a whole. Goes back to the front of the
+/// queue if the delivering task ends with its runtime.
+struct InFlight<'a> {
+    shared: &'a Shared,
+    parts: VecDeque<Vec<Item>>,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        for item in self.parts.drain(..).flatten().rev() {
+            state.queue_bytes += item.span.encoded_len();
+            state.queue.push_front(item);
+        }
+    }
+}
+
+/// Delivers a batch. If the sink refuses it for the sake of some span, halves it until that span
+/// stands alone, and drops that one only.
+async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
+    let mut way = InFlight { shared, parts: [items].into() };
+    while let Some(items) = way.parts.front() {
+        let batch = SpanBatch::new(newest_records(items));
+        let result = send(shared, &batch).await;
+        let Some(mut items) = way.parts.pop_front() else { return };
+        match result {
+            Ok(()) => shared.settle(&items, None),
+            Err(_) if items.len() > 1 => {
+                let second = items.split_off(items.len() / 2);
+                way.parts.push_front(second);
+                way.parts.push_front(items);
+            }
+            Err(error) => {
+                for item in &items {
+                    let span = item.span.span();
+                    tracing::warn!(
+                        span_id = %span.id,
+                        trace_id = %span.trace_id,
+                        name = span.name,
+                        reason = DropReason::Rejected.as_str(),
+                        %error,
+                        "span dropped: the sink refuses it"
+                    );
+                }
+                shared.settle(&items, Some(DropReason::Rejected));
+            }
+        }
+    }
+}
+
+/// Sends a batch until the sink takes it or refuses it for the spans' sake. That may take for
+/// ever: what the spans are not to blame for is retried.
+async fn send(shared: &Shared, batch: &SpanBatch) -> Result<(), SinkError> {
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(30))
+        .with_jitter()
+        .without_max_times();
+    let attempt = || shared.sink.upsert_batch(batch);
+    let result = attempt
+        .retry(backoff)
+        .sleep(tokio::time::sleep)
+        .when(|error: &SinkError| error.is_retryable() || error.is_credentials())
+        .adjust(|error: &SinkError, delay| {
+            delay.map(|delay| error.retry_after().map_or(delay, |asked| asked.max(delay)))
+        })
+        .notify(|error: &SinkError, delay| {
+            if shared.healthy.send_replace(false) {
+                tracing::warn!(%error, ?delay, "the sink is down; spans are kept and sent again");
+            } else {
+                tracing::debug!(%error, ?delay, "the sink is still down");
+            }
+        })
+        .await;
+    if !shared.healthy.send_replace(true) {
+        tracing::info!("the sink answers again");
+    }
+    result
+}
+
+/// Of several records of one span in a batch only the last one counts.
+fn newest_records(items: &[Item]) -> Vec<Arc<EncodedSpan>> {
+    let mut last = HashMap::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let span = item.span.span();
+        last.insert((&span.trace_id, &span.id), index);
+    }
+    let newest = items.iter().enumerate().filter(|(index, item)| {
+        let span = item.span.span();
+        last[&(&span.trace_id, &span.id)] == *index
+    });
+    newest.map(|(_, item)| item.span.clone()).collect()
+}

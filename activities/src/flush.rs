@@ -1,0 +1,90 @@
+//! The flush activity: where the spans of a run leave the workflow.
+
+use std::{sync::Arc, time::Duration};
+
+use durable_spans_workflow::{FLUSH_ACTIVITY, FlushReply, FlushRequest};
+use futures::{FutureExt, future::BoxFuture};
+use temporalio_common::ActivityDefinition;
+use temporalio_sdk::activities::{
+    ActivityContext, ActivityDefinitions, ActivityError, ActivityImplementer, ExecutableActivity,
+};
+
+use crate::Deliverer;
+
+/// How long the flush at a run's close waits for the sink.
+const CLOSING_WAIT: Duration = Duration::from_millis(900);
+
+/// Registers the flush activity. Made by [`Deliverer`]; the crate `durable-spans` installs it.
+///
+/// It runs as a local activity: mid-run it hands the spans over and answers at once, at the close
+/// of a run it waits for the sink, for 0.9 seconds at most.
+pub struct FlushActivity {
+    deliverer: Deliverer,
+}
+
+impl FlushActivity {
+    /// The flush activity that delivers through `deliverer`.
+    pub fn new(deliverer: Deliverer) -> Self {
+        Self { deliverer }
+    }
+
+    async fn flush(&self, ctx: ActivityContext, request: FlushRequest) -> FlushReply {
+        let info = ctx.info();
+        let run_id = info.workflow_run_id.as_deref().unwrap_or_default();
+        let spans: usize = request.groups.iter().map(|group| group.spans.len()).sum();
+        let wait = request.closing.then_some(CLOSING_WAIT);
+        let groups = request.groups.len();
+        let reply = self.deliverer.take_flush(run_id, request.groups, wait).await;
+        if request.closing && reply.acknowledged.len() < groups {
+            tracing::warn!(
+                workflow_id = info.workflow_id,
+                run_id,
+                spans,
+                "the run closes before the sink has confirmed all of its last spans; they stay \
+                 queued in this process"
+            );
+        }
+        reply
+    }
+}
+
+impl ActivityImplementer for FlushActivity {
+    fn register_all(self: Arc<Self>, definitions: &mut ActivityDefinitions) {
+        definitions.register_activity::<FlushSpans>(self);
+    }
+}
+
+struct FlushSpans;
+
+impl ActivityDefinition for FlushSpans {
+    type Input = FlushRequest;
+    type Output = FlushReply;
+
+    fn name(&self) -> &str {
+        FLUSH_ACTIVITY
+    }
+}
+
+impl ExecutableActivity for FlushSpans {
+    type Implementer = FlushActivity;
+    const REQUIRES_INSTANCE: bool = true;
+
+    fn definition() -> Self {
+        Self
+    }
+
+    fn execute(
+        receiver: Option<Arc<FlushActivity>>,
+        ctx: ActivityContext,
+        input: FlushRequest,
+    ) -> BoxFuture<'static, Result<FlushReply, ActivityError>> {
+        async move {
+            match receiver {
+                Some(activity) => Ok(activity.flush(ctx, input).await),
+                // Nothing is acknowledged, so nothing is lost.
+                None => Ok(FlushReply::default()),
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,153 @@
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    time::{Duration, SystemTime},
+};
+
+use durable_spans_model::{
+    ErrorCategory, HEADER, Span, SpanError, SpanStatus, SpanType, Timestamp, TraceContext,
+    attempt_span_id,
+};
+use durable_spans_workflow::{FLUSH_ACTIVITY, from_payload};
+use futures::FutureExt;
+use temporalio_common::error::{ApplicationErrorCategory, ApplicationFailure};
+use temporalio_sdk::{
+    activities::{ActivityError, ActivityInfo},
+    interceptors::{
+        ActivityInboundInterceptor, ExecuteActivityInput, ExecuteActivityOutput,
+        ExecuteActivityResult, Next,
+    },
+};
+
+use crate::{
+    Deliverer,
+    current::{ActivitySpan, in_activity_span, in_trace},
+};
+
+/// How long the result of an activity may be held back until its span has arrived.
+const CONFIRMATION_WAIT: Duration = Duration::from_millis(250);
+
+/// Makes a span of each attempt of each activity whose caller is traced.
+///
+/// The span hangs under the activity's span in its workflow. Its id follows from that span and the
+/// number of the attempt, so reporting it twice makes one row. It is sent when the attempt ends
+/// and, if the sink answers, confirmed before the activity's result is reported, within 250 ms. An
+/// attempt that is killed with its worker has no span: it is a gap in the numbers.
+pub struct ActivityInterceptor {
+    deliverer: Deliverer,
+}
+
+impl ActivityInterceptor {
+    /// An interceptor that delivers through `deliverer`.
+    pub fn new(deliverer: Deliverer) -> Self {
+        Self { deliverer }
+    }
+
+    async fn traced(
+        &self,
+        context: TraceContext,
+        input: ExecuteActivityInput,
+        next: Next<'_, ExecuteActivityInput, ExecuteActivityOutput<'_>>,
+    ) -> ExecuteActivityResult {
+        let started = Timestamp::from(SystemTime::now());
+        let span = attempt_span(&context, input.activity_info(), started);
+        let below = TraceContext { span_id: Some(span.id.clone()), ..context };
+        let current = ActivitySpan::new(span, below);
+        let body = in_activity_span(current.clone(), next.run(input));
+        let outcome = AssertUnwindSafe(body).catch_unwind().await;
+        if let Some(mut span) = current.take() {
+            span.end_timestamp = Some(Timestamp::from(SystemTime::now()).max(started));
+            match &outcome {
+                Ok(Ok(_)) | Ok(Err(ActivityError::WillCompleteAsync)) => {}
+                Ok(Err(error)) => note_failure(&mut span, error),
+                Err(_) => span.set_error(
+                    SpanError::new("Panic", "activity code panicked")
+                        .category(ErrorCategory::Application),
+                ),
+            }
+            self.deliverer.take_span(span, CONFIRMATION_WAIT).await;
+        }
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+impl ActivityInboundInterceptor for ActivityInterceptor {
+    fn execute_activity<'a>(
+        &'a self,
+        input: ExecuteActivityInput,
+        next: Next<'a, ExecuteActivityInput, ExecuteActivityOutput<'a>>,
+    ) -> ExecuteActivityOutput<'a> {
+        let header = input.headers().get(HEADER);
+        if input.activity_info().activity_type == FLUSH_ACTIVITY {
+            return next.run(input);
+        }
+        match header.map(from_payload) {
+            None => next.run(input),
+            Some(Ok(context)) if !context.sampled => in_trace(context, next.run(input)).boxed(),
+            Some(Ok(context)) => self.traced(context, input, next).boxed(),
+            Some(Err(error)) => {
+                tracing::warn!(
+                    activity_type = input.activity_info().activity_type,
+                    %error,
+                    "activity is not traced"
+                );
+                next.run(input)
+            }
+        }
+    }
+}
+
+fn attempt_span(context: &TraceContext, info: &ActivityInfo, started: Timestamp) -> Span {
+    let parent = context.span_id.clone();
+    let id = match &parent {
+        Some(parent) => attempt_span_id(parent, info.attempt),
+        // A caller in another language gave a trace only; the activity id keeps attempts apart.
+        None => {
+            let scope = format!(
+                "{}/{}/{}",
+                info.workflow_id.as_deref().unwrap_or_default(),
+                info.workflow_run_id.as_deref().unwrap_or_default(),
+                info.activity_id
+            );
+            durable_spans_model::Seed::new(0, &scope).span_id(
+                None,
+                &info.activity_type,
+                info.attempt.into(),
+                0,
+            )
+        }
+    };
+    let mut span = Span::new(context.trace_id.clone(), id, info.activity_type.clone(), started);
+    span.span_type = SpanType::Custom;
+    span.parent_id = parent;
+    span.group_id.clone_from(&context.group_id);
+    let mut note = |name: &str, value: serde_json::Value| {
+        span.metadata.insert(name.to_owned(), value);
+    };
+    note("temporal.kind", "activity_attempt".into());
+    note("temporal.attempt", info.attempt.into());
+    note("temporal.activity_id", info.activity_id.as_str().into());
+    if let Some(scheduled) = info.current_attempt_scheduled_time {
+        let queued = started.since(scheduled.into());
+        note("temporal.queue_ms", u64::try_from(queued.as_millis()).unwrap_or(u64::MAX).into());
+    }
+    span
+}
+
+fn note_failure(span: &mut Span, error: &ActivityError) {
+    match error {
+        ActivityError::Cancelled { .. } => span.status = SpanStatus::Canceled,
+        ActivityError::Application(failure)
+            if failure.category() == ApplicationErrorCategory::Benign =>
+        {
+            span.metadata.insert("temporal.benign_failure".into(), failure.to_string().into());
+        }
+        ActivityError::Application(failure) => span.set_error(application_error(failure)),
+        _ => span.set_error(SpanError::new("ActivityError", "activity failed")),
+    }
+}
+
+fn application_error(failure: &ApplicationFailure) -> SpanError {
+    let error_type = failure.type_name().filter(|name| !name.is_empty());
+    SpanError::new(error_type.unwrap_or("ApplicationFailure"), failure.to_string())
+        .category(ErrorCategory::Application)
+}

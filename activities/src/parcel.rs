@@ -1,0 +1,54 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use durable_spans_workflow::Acknowledgement;
+use tokio::sync::Notify;
+
+/// Spans that were handed over together and are acknowledged together.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    remaining: AtomicUsize,
+    settled: Notify,
+}
+
+impl Parcel {
+    pub(crate) fn new(spans: usize) -> Self {
+        Self { remaining: AtomicUsize::new(spans), settled: Notify::new() }
+    }
+
+    /// One of the spans was delivered or dropped for good.
+    pub(crate) fn settle_one(&self) {
+        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.settled.notify_waiters();
+        }
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.remaining.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until every span was delivered or dropped for good.
+    pub(crate) async fn settled(&self) {
+        loop {
+            // Registered before the look, so that a notification in between is not missed.
+            let notified = self.settled.notified();
+            if self.is_settled() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// Names a flush of a run. With the digest, since another version of the user's code may have
+/// recorded other spans in what history calls the same flush.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ParcelKey {
+    run_id: String,
+    acknowledgement: Acknowledgement,
+}
+
+impl ParcelKey {
+    pub(crate) fn new(run_id: &str, acknowledgement: Acknowledgement) -> Self {
+        Self { run_id: run_id.to_owned(), acknowledgement }
+    }
+}

@@ -1,0 +1,149 @@
+use std::sync::Arc;
+
+use durable_spans_activity::current_context;
+use durable_spans_model::{FlushPolicy, HEADER, TraceContext, TraceId};
+use durable_spans_workflow::to_payload;
+use futures::{FutureExt, future::BoxFuture};
+use temporalio_client::{
+    ClientInterceptor, Next, SignalWithStartWorkflowInput, SignalWorkflowInput, StartWorkflowInput,
+    StartWorkflowOutput, StartWorkflowUpdateInput, StartWorkflowUpdateOutput,
+    UpdateWithStartWorkflowInput, UpdateWithStartWorkflowOutput,
+    errors::{
+        WorkflowInteractionError, WorkflowStartError, WorkflowUpdateError,
+        WorkflowUpdateWithStartError,
+    },
+};
+use temporalio_common::{
+    data_converters::{DataConverter, SerializationContextData, WorkflowSerializationContext},
+    protos::temporal::api::common::v1::Header,
+};
+use uuid::Uuid;
+
+/// Sends the caller's trace context along with what it starts and signals.
+pub(crate) struct PropagatingClient {
+    /// The SDK stores the header that a client sets as it is, and yet runs the codec's decode over
+    /// it on the worker. So it is encoded here.
+    data_converter: DataConverter,
+    policy: FlushPolicy,
+}
+
+impl PropagatingClient {
+    pub(crate) fn new(data_converter: DataConverter, policy: FlushPolicy) -> Arc<Self> {
+        Arc::new(Self { data_converter, policy })
+    }
+
+    /// The header of a start: always, since it pins the run's policy and names its trace.
+    async fn start(&self, header: &mut Option<Header>) {
+        let context = current_context().unwrap_or_else(|| TraceContext::new(random_trace_id()));
+        self.insert(header, context.policy(self.policy)).await;
+    }
+
+    /// The header of a message: where the sender stands, if it is in a trace.
+    async fn message(&self, header: &mut Option<Header>) {
+        if let Some(context) = current_context() {
+            self.insert(header, TraceContext { policy: None, ..context }).await;
+        }
+    }
+
+    /// Leaves a header alone that the caller has set by hand.
+    async fn insert(&self, header: &mut Option<Header>, context: TraceContext) {
+        let fields = &mut header.get_or_insert_default().fields;
+        if fields.contains_key(HEADER) {
+            return;
+        }
+        let kind = SerializationContextData::Workflow(WorkflowSerializationContext::new());
+        let encoded = self.data_converter.codec().encode(&kind, vec![to_payload(&context)]).await;
+        match encoded.map(|mut payloads| payloads.pop()) {
+            Ok(Some(payload)) => {
+                fields.insert(HEADER.to_owned(), payload);
+            }
+            Ok(None) => tracing::warn!("no trace context is sent: the codec returned no payload"),
+            Err(error) => tracing::warn!(%error, "no trace context is sent: the codec failed"),
+        }
+    }
+}
+
+/// Client code is not replayed, so it may draw.
+fn random_trace_id() -> TraceId {
+    TraceId::from_bits(Uuid::new_v4().as_u128())
+}
+
+impl ClientInterceptor for PropagatingClient {
+    fn start_workflow<'a>(
+        &'a self,
+        mut input: StartWorkflowInput,
+        next: Next<
+            'a,
+            StartWorkflowInput,
+            BoxFuture<'a, Result<StartWorkflowOutput, WorkflowStartError>>,
+        >,
+    ) -> BoxFuture<'a, Result<StartWorkflowOutput, WorkflowStartError>> {
+        async move {
+            self.start(&mut input.options.header).await;
+            next.run(input).await
+        }
+        .boxed()
+    }
+
+    fn signal_with_start_workflow<'a>(
+        &'a self,
+        mut input: SignalWithStartWorkflowInput,
+        next: Next<
+            'a,
+            SignalWithStartWorkflowInput,
+            BoxFuture<'a, Result<StartWorkflowOutput, WorkflowStartError>>,
+        >,
+    ) -> BoxFuture<'a, Result<StartWorkflowOutput, WorkflowStartError>> {
+        async move {
+            // One header serves both the start and the signal.
+            self.start(&mut input.options.header).await;
+            next.run(input).await
+        }
+        .boxed()
+    }
+
+    fn signal_workflow<'a>(
+        &'a self,
+        mut input: SignalWorkflowInput,
+        next: Next<'a, SignalWorkflowInput, BoxFuture<'a, Result<(), WorkflowInteractionError>>>,
+    ) -> BoxFuture<'a, Result<(), WorkflowInteractionError>> {
+        async move {
+            self.message(&mut input.options.header).await;
+            next.run(input).await
+        }
+        .boxed()
+    }
+
+    fn start_workflow_update<'a>(
+        &'a self,
+        mut input: StartWorkflowUpdateInput,
+        next: Next<
+            'a,
+            StartWorkflowUpdateInput,
+            BoxFuture<'a, Result<StartWorkflowUpdateOutput, WorkflowUpdateError>>,
+        >,
+    ) -> BoxFuture<'a, Result<StartWorkflowUpdateOutput, WorkflowUpdateError>> {
+        async move {
+            self.message(&mut input.options.header).await;
+            next.run(input).await
+        }
+        .boxed()
+    }
+
+    fn update_with_start_workflow<'a>(
+        &'a self,
+        mut input: UpdateWithStartWorkflowInput,
+        next: Next<
+            'a,
+            UpdateWithStartWorkflowInput,
+            BoxFuture<'a, Result<UpdateWithStartWorkflowOutput, WorkflowUpdateWithStartError>>,
+        >,
+    ) -> BoxFuture<'a, Result<UpdateWithStartWorkflowOutput, WorkflowUpdateWithStartError>> {
+        async move {
+            self.start(&mut input.options.start_header).await;
+            self.message(&mut input.options.update_header).await;
+            next.run(input).await
+        }
+        .boxed()
+    }
+}

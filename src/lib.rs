@@ -1,0 +1,90 @@
+//! Traces of Temporal workflows that survive what the workflows survive.
+//!
+//! Workflow code is replayed from history, so it may do no I/O, read no clock and draw no random
+//! ids; tracing libraries do all three. durable-spans records spans in workflow state, by the
+//! workflow's own clock and random numbers, and delivers them from a local activity, so that
+//! crashes, deployments and outages of the sink lose nothing and change nothing.
+//!
+//! # Install
+//!
+//! One value per process, on the client's and on the worker's options:
+//!
+//! ```no_run
+//! use durable_spans::{DurableSpans, SgpOptions, SgpSink};
+//! use temporalio_client::ClientOptions;
+//! use temporalio_sdk::WorkerOptions;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let spans = DurableSpans::new(SgpSink::new(SgpOptions::from_env()?)?);
+//! let mut client_options = ClientOptions::new("default").build();
+//! spans.install_client(&mut client_options);
+//! let mut worker_options = WorkerOptions::new("orders").build();
+//! // … register workflows and activities, then, last:
+//! spans.install(&mut worker_options)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! From here on every run, activity attempt, child workflow and message handler is a span.
+//!
+//! # Spans in workflow code
+//!
+//! [`WorkflowSpans`] adds `span` to the workflow's context:
+//!
+//! ```
+//! use durable_spans::WorkflowSpans;
+//! use temporalio_workflow::{WorkflowContext, WorkflowResult};
+//!
+//! async fn rank<W>(ctx: &mut WorkflowContext<W>) -> WorkflowResult<u32> {
+//!     ctx.span("rank").input("k", 10).try_scope(async { Ok(3) }).await
+//! }
+//! ```
+//!
+//! # Spans in activity code
+//!
+//! [`current_span`] is the span of the running attempt; [`current_context`] is what to pass on.
+//!
+//! # Joining a trace
+//!
+//! [`in_trace`] sets the trace of client code:
+//!
+//! ```
+//! use durable_spans::{TraceContext, TraceId, current_context, in_trace};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), durable_spans::InvalidSpan> {
+//! let trace: TraceId = "order-17".parse()?;
+//! in_trace(TraceContext::new(trace), async {
+//!     // client.start_workflow(…) joins the trace "order-17".
+//!     assert!(current_context().is_some());
+//! })
+//! .await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where no header can be set (another language, a schedule), give the run a [`TraceContext`] in
+//! its memo or in its first argument, under the name `trace_context`.
+//!
+//! # Guarantees and limits
+//!
+//! The README of the project states them; the flush rule, and what each flush costs in history, is
+//! described in the crate `durable-spans-workflow`.
+
+mod client;
+mod install;
+#[cfg(feature = "plugin")]
+mod plugin;
+
+pub use durable_spans_activity::{
+    ActivitySpan, DropReason, EncodedSpan, MemorySink, SgpOptions, SgpSink, SinkError, SpanBatch,
+    SpanSink, Statistics, current_context, current_span, in_trace,
+};
+pub use durable_spans_model::{
+    ErrorCategory, FlushPolicy, InvalidSpan, Span, SpanError, SpanId, SpanStatus, SpanType,
+    Timestamp, TraceContext, TraceId,
+};
+pub use durable_spans_workflow::{
+    SpanBuilder, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing,
+};
+pub use install::{DurableSpans, InstallError};

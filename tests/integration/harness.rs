@@ -1,0 +1,221 @@
+//! What every test needs: a task queue of its own, a worker, and the spans that arrived.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use durable_spans::{DurableSpans, MemorySink, Span, SpanBatch, SpanSink, SpanStatus};
+use futures::FutureExt;
+use prost::Message;
+use temporalio_client::{
+    Client, ClientOptions, WorkflowExecutionInfo, WorkflowFetchHistoryOptions, WorkflowHandle,
+    WorkflowHistory, WorkflowStartOptions,
+};
+use temporalio_common::{
+    UntypedWorkflow, data_converters::DataConverter, protos::temporal::api::history::v1::HistoryEvent,
+};
+use temporalio_sdk::{
+    Runtime, Worker, WorkerOptions, runtime::RuntimeOptions, workflow_replayer::WorkflowReplayer,
+    workflow_replayer::WorkflowReplayerOptions,
+};
+
+/// How long anything may take before a test gives up.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// A task queue with a client, and a sink in memory behind its installation.
+pub(crate) struct Fleet {
+    pub(crate) client: Client,
+    pub(crate) spans: DurableSpans,
+    pub(crate) sink: MemorySink,
+    pub(crate) queue: String,
+}
+
+impl Fleet {
+    pub(crate) async fn new(name: &str) -> Self {
+        let sink = MemorySink::new();
+        Self::with(name, DurableSpans::new(sink.clone()), sink, DataConverter::default()).await
+    }
+
+    pub(crate) async fn with(
+        name: &str,
+        spans: DurableSpans,
+        sink: MemorySink,
+        data_converter: DataConverter,
+    ) -> Self {
+        let mut options =
+            ClientOptions::new("default").data_converter(data_converter.clone()).build();
+        spans.install_client(&mut options);
+        Self { client: client(options).await, spans, sink, queue: unique(name) }
+    }
+
+    /// Options of a worker for this queue.
+    pub(crate) fn worker_options(&self) -> WorkerOptions {
+        WorkerOptions::new(self.queue.clone()).build()
+    }
+
+    /// A traced worker.
+    pub(crate) fn worker(&self, mut options: WorkerOptions) -> Worker {
+        self.spans.install(&mut options).unwrap();
+        self.untraced_worker(options)
+    }
+
+    pub(crate) fn untraced_worker(&self, options: WorkerOptions) -> Worker {
+        let runtime = Runtime::from_current_tokio(RuntimeOptions::builder().build().unwrap());
+        Worker::new(&runtime.unwrap(), self.client.clone(), options).unwrap()
+    }
+
+    pub(crate) fn start_options(&self) -> WorkflowStartOptions {
+        WorkflowStartOptions::new(self.queue.clone(), unique(&self.queue)).build()
+    }
+
+    /// The history of a run, of the latest one of the workflow id where none is named.
+    pub(crate) fn history(&self, workflow_id: &str, run_id: Option<&str>) -> WorkflowHistory {
+        let mut info = WorkflowExecutionInfo::builder()
+            .namespace("default")
+            .workflow_id(workflow_id)
+            .build();
+        info.run_id = run_id.map(str::to_owned);
+        let handle = WorkflowHandle::<_, UntypedWorkflow>::new(self.client.clone(), info);
+        handle.fetch_history(WorkflowFetchHistoryOptions::default())
+    }
+}
+
+pub(crate) async fn client(options: ClientOptions) -> Client {
+    let server = durable_spans_test_server::shared().await;
+    Client::new(server.connection().await.unwrap(), options).unwrap()
+}
+
+/// A name that no other test of this or another process uses.
+pub(crate) fn unique(name: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{name}-{}-{count}", std::process::id())
+}
+
+/// Runs the worker until `scenario` has ended, then stops it.
+pub(crate) async fn while_running<T>(mut worker: Worker, scenario: impl Future<Output = T>) -> T {
+    let stop = worker.shutdown_handle();
+    let mut run = pin!(worker.run());
+    let scenario = pin!(tokio::time::timeout(LIMIT, scenario));
+    let result = tokio::select! {
+        result = scenario => result.expect("the scenario ends within a minute"),
+        ended = &mut run => panic!("the worker ended early: {ended:?}"),
+    };
+    stop();
+    run.await.unwrap();
+    result
+}
+
+/// Replays a history and returns the spans that its flushes carry.
+pub(crate) async fn replayed_spans(
+    history: WorkflowHistory,
+    register: impl FnOnce(&mut WorkflowReplayerOptions),
+) -> Vec<Span> {
+    let replay = MemorySink::new();
+    let sink = replay.clone();
+    let mut options = WorkflowReplayerOptions::new().build();
+    register(&mut options);
+    let tracing = durable_spans::WorkflowTracing::new();
+    options.workflow_interceptor(
+        tracing.observer(move |group| store(&sink, &group.spans)).interceptor(),
+    );
+    WorkflowReplayer::new(options).unwrap().replay_workflow(history).await.unwrap();
+    replay.spans()
+}
+
+fn store(sink: &MemorySink, spans: &[Span]) {
+    let batch: SpanBatch = spans.iter().cloned().collect();
+    let stored = sink.upsert_batch(&batch).now_or_never();
+    stored.expect("a sink in memory answers at once").unwrap();
+}
+
+/// The spans as an indented tree of name, type and status, children in order of their starting
+/// time. `kind` tells spans of Temporal's operations from the users' own.
+pub(crate) fn tree(spans: &[Span]) -> String {
+    fn add(spans: &[Span], parent: Option<&Span>, depth: usize, text: &mut String) {
+        let mut children: Vec<_> = spans
+            .iter()
+            .filter(|span| match parent {
+                Some(parent) => span.parent_id.as_ref() == Some(&parent.id),
+                None => !spans.iter().any(|other| Some(&other.id) == span.parent_id.as_ref()),
+            })
+            .collect();
+        // Stable: spans that began at the same time stay in the order in which they arrived.
+        children.sort_by_key(|span| span.start_timestamp);
+        for span in children {
+            let kind = span.metadata.get("temporal.kind").and_then(|kind| kind.as_str());
+            let status = match span.end_timestamp {
+                Some(_) => span.status.as_str(),
+                None => "open",
+            };
+            text.push_str(&"  ".repeat(depth));
+            text.push_str(&format!("{} {} {status}", span.name, span.span_type));
+            text.extend(kind.map(|kind| format!(" {kind}")));
+            text.push('\n');
+            add(spans, Some(span), depth + 1, text);
+        }
+    }
+    let mut text = String::new();
+    add(spans, None, 0, &mut text);
+    text
+}
+
+/// Compares a tree with an expected text that is indented like code.
+#[track_caller]
+pub(crate) fn assert_tree(spans: &[Span], expected: &str) {
+    let lines: Vec<&str> = expected.lines().filter(|line| !line.trim().is_empty()).collect();
+    let indent = lines.iter().map(|line| line.len() - line.trim_start().len()).min().unwrap_or(0);
+    let expected: String = lines.iter().map(|line| format!("{}\n", &line[indent..])).collect();
+    let actual = tree(spans);
+    assert!(actual == expected, "expected:\n{expected}\nactual:\n{actual}");
+}
+
+/// What must be the same live, after restarts and in replay: all but the times.
+pub(crate) fn facts(spans: &[Span]) -> Vec<String> {
+    let mut facts: Vec<String> = spans
+        .iter()
+        .map(|span| {
+            let mut span = span.clone();
+            span.start_timestamp = durable_spans::Timestamp::from_unix_ns(0);
+            span.end_timestamp = span.end_timestamp.map(|_| span.start_timestamp);
+            serde_json::to_string(&span).unwrap()
+        })
+        .collect();
+    facts.sort();
+    facts
+}
+
+/// The spans that a workflow recorded, without those that activities made.
+pub(crate) fn of_workflow(spans: &[Span]) -> Vec<Span> {
+    let kind = |span: &Span| span.metadata.get("temporal.kind").cloned();
+    spans.iter().filter(|s| kind(s) != Some("activity_attempt".into())).cloned().collect()
+}
+
+pub(crate) fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    let mut found = spans.iter().filter(|span| span.name == name);
+    let span = found.next().unwrap_or_else(|| panic!("no span {name} in\n{}", tree(spans)));
+    assert!(found.next().is_none(), "several spans {name}");
+    span
+}
+
+pub(crate) fn all_ended(spans: &[Span]) -> bool {
+    spans.iter().all(|span| span.end_timestamp.is_some())
+}
+
+pub(crate) fn errors(spans: &[Span]) -> Vec<&str> {
+    let mut names: Vec<&str> = spans
+        .iter()
+        .filter(|span| span.status == SpanStatus::Error)
+        .map(|span| span.name.as_str())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// Size of an event in the server's history, in bytes.
+pub(crate) fn event_bytes(event: &HistoryEvent) -> usize {
+    event.encoded_len()
+}

@@ -1,0 +1,14 @@
+//! Tests on a real Temporal server. One binary, one server; each test has its own task queue.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod codec;
+mod cost;
+mod endings;
+mod harness;
+mod messages;
+mod replay;
+mod split_fleet;
+mod tree;
+mod trouble;
+mod workflows;

@@ -1,0 +1,125 @@
+//! Signals, updates and queries.
+
+use durable_spans::{TraceContext, in_trace};
+use temporalio_client::{
+    WorkflowExecuteUpdateOptions, WorkflowGetResultOptions, WorkflowQueryOptions,
+    WorkflowSignalOptions,
+};
+
+use crate::{
+    harness::{
+        Fleet, all_ended, assert_tree, facts, named, of_workflow, replayed_spans, while_running,
+    },
+    workflows::{Paused, PausedRun, Work},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_have_spans_with_their_own_nesting_and_queries_have_none() {
+    let fleet = Fleet::new("messages").await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work).register_workflow::<Paused>().unwrap();
+    let handle = while_running(fleet.worker(options), async {
+        let start = fleet.client.start_workflow(Paused::run, 1u32, fleet.start_options());
+        let handle = start.await.unwrap();
+        let update = WorkflowExecuteUpdateOptions::default();
+        assert_eq!(handle.execute_update(Paused::ask, 21, update.clone()).await.unwrap(), 42);
+        handle.execute_update(Paused::ask, 101, update).await.unwrap_err();
+        let notes = handle.query(Paused::notes, (), WorkflowQueryOptions::default());
+        assert!(notes.await.unwrap().is_empty());
+        let sender =
+            TraceContext::new("other-trace".parse().unwrap()).under("sender".parse().unwrap());
+        let signal =
+            handle.signal(Paused::release, "go".to_owned(), WorkflowSignalOptions::default());
+        in_trace(sender, signal).await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        handle
+    })
+    .await;
+
+    let spans = fleet.sink.spans();
+    assert!(all_ended(&spans));
+    let expected = "
+        Paused AGENT_WORKFLOW SUCCESS workflow
+          ask STANDALONE SUCCESS update
+            asking STANDALONE SUCCESS
+              look_up CUSTOM SUCCESS activity
+                look_up CUSTOM SUCCESS activity_attempt
+          release STANDALONE SUCCESS signal
+            noted STANDALONE SUCCESS
+          whole STANDALONE SUCCESS
+            step 0 STANDALONE SUCCESS
+              look_up CUSTOM SUCCESS activity
+                look_up CUSTOM SUCCESS activity_attempt
+        ";
+    // By name instead of by time: which message comes first is the server's choice.
+    let mut by_name = spans.clone();
+    for span in &mut by_name {
+        span.start_timestamp = durable_spans::Timestamp::from_unix_ns(0);
+    }
+    by_name.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_tree(&by_name, expected);
+    let signal = named(&spans, "release");
+    assert_eq!(signal.metadata["temporal.sender_trace_id"], "other-trace");
+    assert_eq!(signal.metadata["temporal.sender_span_id"], "sender");
+
+    let history = fleet.history(handle.info().workflow_id.as_str(), None);
+    let replayed = replayed_spans(history, |options| {
+        options.register_workflow::<Paused>().unwrap();
+    })
+    .await;
+    assert_eq!(facts(&replayed), facts(&of_workflow(&spans)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signal_with_start_and_update_with_start_carry_the_trace() {
+    use temporalio_client::{WorkflowIdConflictPolicy, WorkflowUpdateWithStartOptions};
+
+    let fleet = Fleet::new("with-start").await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work).register_workflow::<Paused>().unwrap();
+    let caller =
+        TraceContext::new("caller-trace".parse().unwrap()).under("caller".parse().unwrap());
+    while_running(fleet.worker(options), async {
+        let start = fleet.client.signal_with_start_workflow(
+            Paused::run,
+            1u32,
+            Paused::release,
+            "go".to_owned(),
+            fleet.start_options(),
+        );
+        let handle = in_trace(caller.clone(), start).await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+
+        let workflow_id = crate::harness::unique("update-with-start");
+        let options = WorkflowUpdateWithStartOptions::new(
+            fleet.queue.clone(),
+            workflow_id.clone(),
+            WorkflowIdConflictPolicy::Fail,
+        );
+        let start = fleet.client.execute_update_with_start_workflow(
+            Paused::run,
+            1u32,
+            Paused::ask,
+            1u32,
+            options.build(),
+        );
+        in_trace(caller.clone(), start).await.unwrap();
+        let handle = fleet.client.get_workflow_handle::<PausedRun>(workflow_id);
+        let signal =
+            handle.signal(Paused::release, "go".to_owned(), WorkflowSignalOptions::default());
+        in_trace(caller.clone(), signal).await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+    })
+    .await;
+
+    let spans = fleet.sink.trace(&caller.trace_id);
+    assert_eq!(spans.len(), fleet.sink.spans().len(), "all in the caller's trace");
+    let under_caller: Vec<_> = spans
+        .iter()
+        .filter(|span| span.parent_id == caller.span_id)
+        .map(|span| span.name.as_str())
+        .collect();
+    for name in ["Paused", "release", "ask"] {
+        assert!(under_caller.contains(&name), "{name} hangs under its sender: {under_caller:?}");
+    }
+}

@@ -1,0 +1,300 @@
+//! The workflows and activities under test.
+
+use std::time::Duration;
+
+use durable_spans::{SpanType, WorkflowSpans, current_span};
+use temporalio_common::error::ApplicationFailure;
+use temporalio_macros::{activities, workflow, workflow_methods};
+use temporalio_sdk::{
+    ActivityOptions, ChildWorkflowOptions, ContinueAsNewOptions, LocalActivityOptions,
+    SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult, WorkflowTermination,
+    activities::{ActivityContext, ActivityError},
+    workflows::{join, join_all},
+};
+
+pub(crate) struct Work;
+
+#[activities]
+impl Work {
+    /// Fails at its first attempt.
+    #[activity(name = "charge")]
+    pub(crate) async fn charge(ctx: ActivityContext, amount: u32) -> Result<u32, ActivityError> {
+        if ctx.info().attempt == 1 {
+            return Err(ApplicationFailure::builder("card reader is busy")
+                .type_name("Busy".to_owned())
+                .build()
+                .into());
+        }
+        if let Some(span) = current_span() {
+            span.output("charged", amount);
+        }
+        Ok(amount)
+    }
+
+    #[activity(name = "look_up")]
+    pub(crate) async fn look_up(_ctx: ActivityContext, item: u32) -> Result<u32, ActivityError> {
+        Ok(item * 2)
+    }
+
+    /// Fails for ever.
+    #[activity(name = "explode")]
+    pub(crate) async fn explode(_ctx: ActivityContext, _: ()) -> Result<(), ActivityError> {
+        Err(ApplicationFailure::builder("no way")
+            .type_name("Impossible".to_owned())
+            .non_retryable(true)
+            .build()
+            .into())
+    }
+}
+
+fn quickly() -> ActivityOptions {
+    let mut retry = temporalio_common::RetryPolicy::default();
+    retry.set_initial_interval(Duration::from_millis(10));
+    ActivityOptions::with_start_to_close_timeout(Duration::from_secs(10))
+        .retry_policy(retry)
+        .build()
+}
+
+/// A bit of everything, continued as new once.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Order;
+
+#[workflow_methods]
+impl Order {
+    #[run(name = "Order")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, rest: u32) -> WorkflowResult<u32> {
+        let charged = ctx
+            .span("pay")
+            .span_type(SpanType::Custom)
+            .input("amount", 7)
+            .try_scope(async {
+                ctx.span("check").start().output("ok", true);
+                ctx.execute_activity(Work::charge, 7u32, quickly()).await
+            })
+            .await?;
+        let branches = (0..2u32).map(|item| {
+            let ctx = &*ctx;
+            ctx.span(format!("branch {item}")).try_scope(async move {
+                let found = ctx.execute_activity(Work::look_up, item, quickly()).await?;
+                ctx.span("use").metadata("found", found).start().end();
+                WorkflowResult::Ok(found)
+            })
+        });
+        join_all(branches).await;
+        ctx.execute_local_activity(Work::look_up, 21u32, LocalActivityOptions::default()).await?;
+        let child =
+            ctx.start_child_workflow(Ship::run, charged, ChildWorkflowOptions::default()).await?;
+        child.result().await?;
+        if rest > 0 {
+            ctx.continue_as_new(rest - 1, ContinueAsNewOptions::default())?;
+        }
+        Ok(charged)
+    }
+}
+
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Ship;
+
+#[workflow_methods]
+impl Ship {
+    #[run(name = "Ship")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, item: u32) -> WorkflowResult<u32> {
+        let packed = ctx.span("pack").scope(async { item }).await;
+        Ok(ctx.execute_activity(Work::look_up, packed, quickly()).await?)
+    }
+}
+
+/// Waits between its steps, so that a test can stop the worker in the middle.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Paused {
+    released: u32,
+    notes: Vec<String>,
+}
+
+#[workflow_methods]
+impl Paused {
+    #[run(name = "Paused")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, steps: u32) -> WorkflowResult<u32> {
+        let whole = ctx.span("whole").start();
+        for step in 0..steps {
+            ctx.span(format!("step {step}"))
+                .child_of(&whole)
+                .try_scope(async {
+                    ctx.execute_activity(Work::look_up, step, quickly()).await?;
+                    ctx.wait_condition(|state: &Self| state.released > step).await?;
+                    WorkflowResult::Ok(())
+                })
+                .await?;
+        }
+        whole.output("steps", steps);
+        Ok(steps)
+    }
+
+    #[signal(name = "release")]
+    pub(crate) fn release(&mut self, ctx: &mut SyncWorkflowContext<Self>, note: String) {
+        ctx.span("noted").input("note", &note).in_scope(|_| self.notes.push(note));
+        self.released += 1;
+    }
+
+    #[update(name = "ask")]
+    pub(crate) async fn ask(
+        ctx: &mut WorkflowContext<Self>,
+        item: u32,
+    ) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+        let found = ctx
+            .span("asking")
+            .try_scope(async { ctx.execute_activity(Work::look_up, item, quickly()).await })
+            .await?;
+        Ok(found)
+    }
+
+    #[update_validator(ask)]
+    pub(crate) fn check_ask(
+        &self,
+        _ctx: &WorkflowContextView,
+        item: &u32,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if *item > 100 { Err("too large".into()) } else { Ok(()) }
+    }
+
+    #[query(name = "notes")]
+    pub(crate) fn notes(&self, _ctx: &WorkflowContextView) -> Vec<String> {
+        self.notes.clone()
+    }
+}
+
+pub(crate) use paused::Run as PausedRun;
+
+/// Fails, or waits to be cancelled.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Doomed;
+
+#[workflow_methods]
+impl Doomed {
+    #[run(name = "Doomed")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, how: String) -> WorkflowResult<()> {
+        ctx.span("before").start().end();
+        let _open = ctx.span("open").start();
+        match how.as_str() {
+            "fail" => {
+                ctx.span("risky")
+                    .try_scope(async { ctx.execute_activity(Work::explode, (), quickly()).await })
+                    .await?;
+            }
+            "benign" => {
+                let failure = ApplicationFailure::builder("nothing to do")
+                    .category(temporalio_common::error::ApplicationErrorCategory::Benign)
+                    .build();
+                return Err(failure.into());
+            }
+            _ => {
+                ctx.cancelled().await;
+                return Err(WorkflowTermination::cancelled());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ten activities in a row, for what they cost.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Ten;
+
+#[workflow_methods]
+impl Ten {
+    #[run(name = "Ten")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, _: ()) -> WorkflowResult<()> {
+        for item in 0..10u32 {
+            ctx.execute_activity(Work::look_up, item, quickly()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// In-workflow spans and nothing else.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Quiet;
+
+#[workflow_methods]
+impl Quiet {
+    #[run(name = "Quiet")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, spans: u32) -> WorkflowResult<()> {
+        record(ctx, spans);
+        Ok(())
+    }
+}
+
+fn record<W>(ctx: &WorkflowContext<W>, spans: u32) {
+    for step in 0..spans {
+        ctx.span("step").input("n", step).start().output("text", "x".repeat(300));
+    }
+}
+
+/// The same workflow as several versions of its code would have it: the same operations, other
+/// spans.
+macro_rules! versions {
+    ($($name:ident = $spans:literal, $label:literal;)*) => {$(
+        #[workflow]
+        #[derive(Default)]
+        pub(crate) struct $name;
+
+        #[workflow_methods]
+        impl $name {
+            #[run(name = "Versioned")]
+            pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, rounds: u32) -> WorkflowResult<()> {
+                for round in 0..rounds {
+                    for _ in 0..$spans {
+                        ctx.span($label).start().end();
+                    }
+                    let slow = async {
+                        if $spans > 0 {
+                            ctx.span($label).scope(ctx.timer(Duration::from_millis(20))).await;
+                        } else {
+                            ctx.timer(Duration::from_millis(20)).await;
+                        }
+                    };
+                    join!(slow, async {
+                        ctx.execute_activity(Work::look_up, round, quickly()).await.ok();
+                    });
+                }
+                Ok(())
+            }
+        }
+    )*};
+}
+
+versions! {
+    Recorded = 3, "a";
+    TenTimesMore = 30, "a";
+    Fewer = 1, "a";
+    Renamed = 3, "b";
+    Silent = 0, "";
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(crate) struct ToldInput {
+    pub(crate) trace_context: durable_spans::TraceContext,
+    pub(crate) words: u32,
+}
+
+/// Is told its trace in its input.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Told;
+
+#[workflow_methods]
+impl Told {
+    #[run(name = "Told")]
+    pub(crate) async fn run(
+        _ctx: &mut WorkflowContext<Self>,
+        input: ToldInput,
+    ) -> WorkflowResult<u32> {
+        Ok(input.words)
+    }
+}
