@@ -86,7 +86,8 @@ impl Deliverer {
     /// Call it before the process ends: what is still deferred then is lost with the process.
     pub async fn flush(&self, limit: Duration) -> Statistics {
         let parcels: Vec<_> = {
-            let state = self.shared.lock();
+            let mut state = self.shared.lock();
+            self.ensure_running(&mut state);
             state.queue.iter().map(|item| item.parcel.clone()).chain(state.unfinished()).collect()
         };
         let all = async {
@@ -367,3 +368,6 @@ fn newest_records(items: &[Item]) -> Vec<Arc<EncodedSpan>> {
     });
     newest.map(|(_, item)| item.span.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,8 +69,11 @@ impl PayloadCodec for Strict {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_codec_survives_our_header_and_the_trace_goes_through() {
     let codec = Strict::default();
-    let converter =
-        DataConverter::new(PayloadConverter::default(), DefaultFailureConverter::default(), codec.clone());
+    let converter = DataConverter::new(
+        PayloadConverter::default(),
+        DefaultFailureConverter::default(),
+        codec.clone(),
+    );
     let sink = MemorySink::new();
     let fleet = Fleet::with("codec", DurableSpans::new(sink.clone()), sink, converter).await;
     let mut options = fleet.worker_options();

@@ -15,7 +15,8 @@ use temporalio_client::{
     WorkflowHistory, WorkflowStartOptions,
 };
 use temporalio_common::{
-    UntypedWorkflow, data_converters::DataConverter, protos::temporal::api::history::v1::HistoryEvent,
+    UntypedWorkflow, data_converters::DataConverter,
+    protos::temporal::api::history::v1::HistoryEvent,
 };
 use temporalio_sdk::{
     Runtime, Worker, WorkerOptions, runtime::RuntimeOptions, workflow_replayer::WorkflowReplayer,
@@ -73,10 +74,8 @@ impl Fleet {
 
     /// The history of a run, of the latest one of the workflow id where none is named.
     pub(crate) fn history(&self, workflow_id: &str, run_id: Option<&str>) -> WorkflowHistory {
-        let mut info = WorkflowExecutionInfo::builder()
-            .namespace("default")
-            .workflow_id(workflow_id)
-            .build();
+        let mut info =
+            WorkflowExecutionInfo::builder().namespace("default").workflow_id(workflow_id).build();
         info.run_id = run_id.map(str::to_owned);
         let handle = WorkflowHandle::<_, UntypedWorkflow>::new(self.client.clone(), info);
         handle.fetch_history(WorkflowFetchHistoryOptions::default())

@@ -7,7 +7,9 @@ use temporalio_sdk::{Worker, workflow_replayer::WorkflowReplayerOptions};
 
 use crate::{
     harness::{Fleet, all_ended, facts, of_workflow, replayed_spans, while_running},
-    workflows::{Fewer, Order, Paused, PausedRun, Recorded, Renamed, Ship, Silent, TenTimesMore, Work},
+    workflows::{
+        Fewer, Order, Paused, PausedRun, Recorded, Renamed, Ship, Silent, TenTimesMore, Work,
+    },
 };
 
 fn paused_worker(fleet: &Fleet, cache: usize) -> Worker {

@@ -1,1 +1,120 @@
 //! Sinks that do not take what they get. No run is harmed, and nothing is lost silently.
+
+use std::time::{Duration, Instant};
+
+use durable_spans::{DropReason, DurableSpans, MemorySink, SgpOptions, SgpSink, Statistics};
+use durable_spans_collector::{Collector, RunningCollector};
+use temporalio_client::WorkflowGetResultOptions;
+
+use crate::{
+    harness::{Fleet, all_ended, facts, of_workflow, replayed_spans, while_running},
+    workflows::{Named, Order, Ship, Work},
+};
+
+async fn collector(key: Option<&str>) -> (tempfile::TempDir, RunningCollector) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut collector = Collector::open(dir.path().join("spans.sqlite")).unwrap();
+    if let Some(key) = key {
+        collector = collector.api_key(key);
+    }
+    let running = collector.serve(([127, 0, 0, 1], 0)).await.unwrap();
+    (dir, running)
+}
+
+async fn fleet(name: &str, options: SgpOptions) -> Fleet {
+    let spans = DurableSpans::new(SgpSink::new(options).unwrap());
+    Fleet::with(name, spans, MemorySink::new(), Default::default()).await
+}
+
+/// Runs `Named` with these names for its spans and returns how long that took.
+async fn run_named(fleet: &Fleet, names: &[&str]) -> Duration {
+    let mut options = fleet.worker_options();
+    options.register_activities(Work).register_workflow::<Named>().unwrap();
+    let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+    while_running(fleet.worker(options), async {
+        let start = Instant::now();
+        let run = fleet.client.start_workflow(Named::run, names, fleet.start_options());
+        let handle = run.await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        start.elapsed()
+    })
+    .await
+}
+
+fn counts(statistics: &Statistics) -> (u64, u64, u64, u64) {
+    let Statistics { recorded, delivered, deferred, .. } = statistics;
+    (*recorded, *delivered, *deferred, statistics.dropped_total())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_collector_holds_is_what_the_workflow_recorded() {
+    let (_dir, collector) = collector(None).await;
+    let fleet = fleet("end-to-end", SgpOptions::new(collector.url())).await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work);
+    options.register_workflow::<Order>().unwrap().register_workflow::<Ship>().unwrap();
+    let handle = while_running(fleet.worker(options), async {
+        let start = fleet.client.start_workflow(Order::run, 1u32, fleet.start_options());
+        let handle = start.await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        handle
+    })
+    .await;
+
+    let traces = collector.store().traces(10).unwrap();
+    assert_eq!(traces.len(), 1);
+    let spans = collector.store().spans(&traces[0].trace_id).unwrap();
+    assert!(all_ended(&spans));
+    assert_eq!(counts(&fleet.spans.statistics()), (spans.len() as u64, spans.len() as u64, 0, 0));
+
+    let history = fleet.history(handle.info().workflow_id.as_str(), handle.run_id());
+    let replayed = replayed_spans(history, |options| {
+        options.register_workflow::<Order>().unwrap();
+    })
+    .await;
+    let stored = facts(&of_workflow(&spans));
+    for fact in facts(&replayed) {
+        assert!(stored.contains(&fact), "{fact}");
+    }
+    collector.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_sink_harms_no_run_and_everything_is_counted_as_deferred() {
+    // A port that was free a moment ago, with nobody behind it.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let fleet = fleet("unreachable", SgpOptions::new(format!("http://{closed}"))).await;
+    let elapsed = run_named(&fleet, &["a", "b"]).await;
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    // The run, 2 spans, 1 activity and its attempt.
+    assert_eq!(counts(&fleet.spans.statistics()), (5, 0, 5, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_drops_nothing_and_the_right_one_delivers() {
+    let (_dir, collector) = collector(Some("right")).await;
+    let options = SgpOptions::new(collector.url()).account_id("account");
+    let wrong = fleet("wrong-key", options.clone().api_key("wrong")).await;
+    run_named(&wrong, &["a", "b"]).await;
+    assert_eq!(counts(&wrong.spans.statistics()), (5, 0, 5, 0));
+    assert!(collector.store().traces(10).unwrap().is_empty());
+
+    let right = fleet("right-key", options.api_key("right")).await;
+    run_named(&right, &["a", "b"]).await;
+    assert_eq!(counts(&right.spans.statistics()), (5, 5, 0, 0));
+    collector.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_span_that_the_server_refuses_is_dropped_alone() {
+    let (_dir, collector) = collector(None).await;
+    let fleet = fleet("refused", SgpOptions::new(collector.url())).await;
+    run_named(&fleet, &["good", "nul \0 in a name", "also good"]).await;
+    let statistics = fleet.spans.statistics();
+    assert_eq!(counts(&statistics), (6, 5, 0, 1));
+    assert_eq!(statistics.dropped[&DropReason::Rejected], 1);
+    let trace = &collector.store().traces(10).unwrap()[0];
+    let stored = collector.store().spans(&trace.trace_id).unwrap();
+    assert_eq!(stored.len(), 5);
+    collector.shutdown().await;
+}

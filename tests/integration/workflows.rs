@@ -298,3 +298,23 @@ impl Told {
         Ok(input.words)
     }
 }
+
+/// Spans with names of the caller's choice, and one activity.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Named;
+
+#[workflow_methods]
+impl Named {
+    #[run(name = "Named")]
+    pub(crate) async fn run(
+        ctx: &mut WorkflowContext<Self>,
+        names: Vec<String>,
+    ) -> WorkflowResult<()> {
+        for name in names {
+            ctx.span(name).start().end();
+        }
+        ctx.execute_activity(Work::look_up, 1u32, quickly()).await?;
+        Ok(())
+    }
+}

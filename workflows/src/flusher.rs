@@ -26,7 +26,7 @@ use crate::{
 const LONGEST_FLUSH: Duration = Duration::from_millis(1_200);
 
 /// How often the close flushes again because signals, updates or handlers made operations during
-/// the flush before. What comes after that is reported in the log.
+/// the flush before.
 const CLOSING_FLUSHES: u32 = 8;
 
 /// Flushes whenever the rule says so, one flush at a time, for as long as it is polled.
@@ -102,15 +102,6 @@ pub(crate) async fn close(
         if run.operations() == operations {
             break;
         }
-    }
-    let unacknowledged = run.unacknowledged();
-    if unacknowledged > 0 && !ctx.is_replaying() {
-        tracing::warn!(
-            workflow_id = run.workflow_id(),
-            workflow_type = ctx.workflow_type(),
-            spans = unacknowledged,
-            "the run closes before these spans were confirmed; its worker keeps trying to deliver them"
-        );
     }
 }
 

@@ -138,6 +138,7 @@ impl Recorder {
     }
 
     /// Spans in flushes that nobody has acknowledged.
+    #[cfg(test)]
     pub(crate) fn unacknowledged(&self) -> usize {
         self.unacknowledged.iter().map(|group| group.spans.len()).sum()
     }

@@ -234,11 +234,6 @@ impl Run {
         }
     }
 
-    /// Spans that were handed over and not acknowledged.
-    pub(crate) fn unacknowledged(&self) -> usize {
-        self.recorder.borrow().as_ref().map_or(0, Recorder::unacknowledged)
-    }
-
     pub(crate) fn workflow_id(&self) -> &str {
         &self.start.workflow_id
     }

@@ -1,0 +1,224 @@
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use durable_spans_model::{SpanId, Timestamp, TraceId};
+use durable_spans_workflow::digest;
+use futures::{FutureExt, future::BoxFuture};
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::*;
+use crate::MemorySink;
+
+const WAIT: Option<Duration> = Some(Duration::from_millis(900));
+
+fn span(id: u128) -> Span {
+    let mut span =
+        Span::new(TraceId::from_bits(1), SpanId::from_bits(id), "s", Timestamp::from_unix_ns(0));
+    span.end_timestamp = Some(span.start_timestamp);
+    span
+}
+
+fn spans(ids: impl IntoIterator<Item = u128>) -> Vec<Span> {
+    ids.into_iter().map(span).collect()
+}
+
+fn group(flush: u32, spans: Vec<Span>) -> FlushGroup {
+    FlushGroup { flush, digest: digest(&spans), spans }
+}
+
+/// Lets a batch through per permit, and remembers when each came.
+#[derive(Clone, Default)]
+struct Gate {
+    memory: MemorySink,
+    permits: Arc<Option<Semaphore>>,
+    calls: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Gate {
+    fn closed() -> Self {
+        Self { permits: Arc::new(Some(Semaphore::new(0))), ..Self::default() }
+    }
+
+    fn open(&self, calls: usize) {
+        self.permits.as_ref().as_ref().unwrap().add_permits(calls);
+    }
+
+    fn calls(&self) -> Vec<Instant> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl SpanSink for Gate {
+    fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
+        async move {
+            self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+            if let Some(permits) = self.permits.as_ref() {
+                permits.acquire().await.unwrap().forget();
+            }
+            self.memory.upsert_batch(batch).await
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_arrives_while_a_request_is_in_flight_goes_together_in_batches_of_500() {
+    let gate = Gate::closed();
+    let deliverer = Deliverer::new(gate.clone());
+    deliverer.take_flush("first", vec![group(1, spans([0]))], None).await;
+    while gate.calls().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    for run in 0..120u128 {
+        let ids = (1..=10).map(|id| 1 + run * 10 + id);
+        deliverer.take_flush(&format!("run {run}"), vec![group(1, spans(ids))], None).await;
+    }
+    gate.open(10);
+    let statistics = deliverer.flush(Duration::from_secs(1)).await;
+    assert_eq!(gate.memory.batches(), [1, 500, 500, 200]);
+    assert_eq!((statistics.recorded, statistics.delivered), (1201, 1201));
+    assert_eq!((statistics.deferred, statistics.dropped_total()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_stays_under_a_megabyte_and_a_larger_span_goes_alone() {
+    let sink = MemorySink::new();
+    let deliverer = Deliverer::new(sink.clone());
+    let large = |id, kilobytes: usize| {
+        let mut span = span(id);
+        span.input.insert("text".into(), "x".repeat(kilobytes * 1000).into());
+        span
+    };
+    let mut all: Vec<Span> = (0..5).map(|id| large(id, 300)).collect();
+    all.push(large(5, 1500));
+    all.push(span(6));
+    deliverer.take_flush("run", vec![group(1, all)], WAIT).await;
+    assert_eq!(sink.batches(), [3, 2, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_loses_nothing_and_retry_after_is_obeyed() {
+    let gate = Gate::default();
+    let mut outages = 2;
+    gate.memory.fail_with(move |_| {
+        outages -= 1;
+        let error = SinkError::retryable("down");
+        (outages >= 0).then(|| error.with_retry_after(Duration::from_secs(30)))
+    });
+    let deliverer = Deliverer::new(gate.clone());
+    let reply = deliverer.take_flush("run", vec![group(1, spans(0..3))], WAIT).await;
+    assert!(reply.acknowledged.is_empty());
+    assert_eq!(deliverer.statistics().deferred, 3);
+    let statistics = deliverer.flush(Duration::from_secs(600)).await;
+    assert_eq!((statistics.delivered, statistics.deferred), (3, 0));
+    let calls = gate.calls();
+    assert!(calls[1] - calls[0] >= Duration::from_secs(30));
+    assert_eq!(calls.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_key_drops_nothing() {
+    let sink = MemorySink::new();
+    sink.fail_with(|_| Some(SinkError::credentials("wrong key")));
+    let deliverer = Deliverer::new(sink.clone());
+    deliverer.take_flush("run", vec![group(1, spans(0..3))], WAIT).await;
+    let down = deliverer.flush(Duration::from_secs(300)).await;
+    assert_eq!((down.deferred, down.dropped_total()), (3, 0));
+    sink.fail_with(|_| None);
+    assert_eq!(deliverer.flush(Duration::from_secs(300)).await.delivered, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_span_among_450_is_dropped_alone() {
+    let gate = Gate::default();
+    let bad = SpanId::from_bits(333);
+    gate.memory.fail_with(move |batch| {
+        batch.spans().any(|span| span.id == bad).then(|| SinkError::rejected("name is odd"))
+    });
+    let deliverer = Deliverer::new(gate.clone());
+    let reply = deliverer.take_flush("run", vec![group(1, spans(0..450))], WAIT).await;
+    assert_eq!(reply.acknowledged.len(), 1, "a dropped span holds nothing back");
+    let statistics = deliverer.statistics();
+    assert_eq!((statistics.recorded, statistics.delivered, statistics.deferred), (450, 449, 0));
+    assert_eq!(statistics.dropped[&DropReason::Rejected], 1);
+    // 450 spans are halved 9 times, with two calls for each halving.
+    assert!(gate.calls().len() <= 1 + 2 * 9, "{} calls", gate.calls().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_sink_is_waited_for_once_and_the_answer_comes_within_a_second() {
+    let gate = Gate::closed();
+    let deliverer = Deliverer::new(gate.clone());
+    let start = Instant::now();
+    let reply = deliverer.take_flush("one", vec![group(1, spans([1]))], WAIT).await;
+    assert!(reply.acknowledged.is_empty());
+    assert_eq!(start.elapsed().as_millis(), 900);
+    let start = Instant::now();
+    for run in 2..100 {
+        deliverer.take_flush(&run.to_string(), vec![group(1, spans([run]))], WAIT).await;
+        deliverer.take_span(span(1000 + run), Duration::from_millis(250)).await;
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO, "nobody waits for a sink that is known to hang");
+    gate.open(10);
+    assert_eq!(deliverer.flush(Duration::from_secs(1)).await.deferred, 0);
+    let reply = deliverer.take_flush("last", vec![group(1, spans([5000]))], WAIT).await;
+    assert_eq!(reply.acknowledged.len(), 1, "once it has answered, a close waits again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_that_comes_again_is_sent_once_and_acknowledged_by_its_digest() {
+    let sink = MemorySink::new();
+    let deliverer = Deliverer::new(sink.clone());
+    let first = group(1, spans(0..3));
+    let handed_over = deliverer.take_flush("run", vec![first.clone()], None).await;
+    assert!(handed_over.acknowledged.is_empty(), "mid-run nobody waits");
+    let second = group(2, spans(3..5));
+    let reply = deliverer.take_flush("run", vec![first.clone(), second.clone()], WAIT).await;
+    assert_eq!(reply.acknowledged, [first.acknowledgement(), second.acknowledgement()]);
+    assert_eq!(deliverer.statistics().recorded, 5);
+    // The same flush number with other spans, as another version of the code records them.
+    let other = group(1, spans(10..12));
+    let reply = deliverer.take_flush("run", vec![other.clone()], WAIT).await;
+    assert_eq!(reply.acknowledged, [other.acknowledgement()]);
+    assert_eq!(sink.spans().len(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_open_and_an_ended_record_in_one_batch_the_ended_one_is_sent() {
+    let gate = Gate::closed();
+    let deliverer = Deliverer::new(gate.clone());
+    let open = Span { end_timestamp: None, ..span(1) };
+    let other = Span { end_timestamp: None, ..span(2) };
+    deliverer.take_flush("run", vec![group(1, vec![span(0)])], None).await;
+    while gate.calls().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    deliverer.take_flush("run", vec![group(2, vec![open, other])], None).await;
+    deliverer.take_flush("run", vec![group(3, vec![span(1)])], None).await;
+    gate.open(5);
+    let statistics = deliverer.flush(Duration::from_secs(1)).await;
+    assert_eq!(gate.memory.batches(), [1, 2]);
+    assert_eq!((statistics.recorded, statistics.delivered), (2, 2), "open records do not count");
+}
+
+#[test]
+fn spans_on_their_way_when_a_runtime_ends_are_delivered_by_the_next_one() {
+    let gate = Gate::closed();
+    let deliverer = Deliverer::new(gate.clone());
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime().block_on(async {
+        deliverer.take_flush("run", vec![group(1, spans(0..3))], None).await;
+        while gate.calls().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(deliverer.statistics().deferred, 3);
+    gate.open(5);
+    runtime().block_on(async {
+        assert_eq!(deliverer.flush(Duration::from_secs(10)).await.delivered, 3);
+    });
+    let ids: Vec<_> = gate.memory.spans().into_iter().map(|span| span.id.bits()).collect();
+    assert_eq!(ids, [Some(0), Some(1), Some(2)]);
+}
