@@ -7,6 +7,7 @@ mod cost;
 mod endings;
 mod harness;
 mod messages;
+mod policy;
 mod replay;
 mod split_fleet;
 mod tree;
