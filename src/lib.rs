@@ -88,3 +88,8 @@ pub use durable_spans_workflow::{
     SpanBuilder, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing,
 };
 pub use install::{DurableSpans, InstallError};
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,130 @@
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::serve::ListenerExt;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+use crate::{CollectorError, Store, api_key::ApiKey, error::Kind, http};
+
+/// How long [`RunningCollector::shutdown`] waits for requests in flight.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A span store that can be served over HTTP.
+///
+/// Clones share one file. See the [crate documentation](crate) for what is served.
+#[derive(Clone, Debug)]
+pub struct Collector {
+    store: Arc<Store>,
+    api_key: Option<ApiKey>,
+}
+
+impl Collector {
+    /// Opens the SQLite file at `path`, which is made if it does not exist. Its directory must
+    /// exist.
+    ///
+    /// Several collectors, of one process or of many, may share a file.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened, holds something else, or has a newer schema
+    /// ([`CollectorError::is_newer_schema`]).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CollectorError> {
+        Ok(Self { store: Arc::new(Store::open(path.as_ref())?), api_key: None })
+    }
+
+    /// The key that requests must carry as `x-api-key`. Default: none is asked for, which is
+    /// allowed on loopback addresses only.
+    #[must_use]
+    pub fn api_key(mut self, key: impl Into<String>) -> Self {
+        self.api_key = Some(ApiKey::new(key.into()));
+        self
+    }
+
+    /// The spans, without HTTP in between.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Listens on `addr` and serves until the result is shut down or dropped. Port 0 takes a free
+    /// port. Requests are accepted once this returns.
+    ///
+    /// # Errors
+    ///
+    /// When the address is taken or not of this machine, when it can be reached from other
+    /// machines and no key is set, and when the key is empty
+    /// ([`CollectorError::is_unsafe_listener`] for the last two).
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime with I/O.
+    pub async fn serve(
+        &self,
+        addr: impl Into<SocketAddr>,
+    ) -> Result<RunningCollector, CollectorError> {
+        let addr = addr.into();
+        match &self.api_key {
+            Some(key) if key.is_empty() => return Err(Kind::EmptyKey.into()),
+            None if !addr.ip().to_canonical().is_loopback() => {
+                return Err(Kind::PublicWithoutKey { addr }.into());
+            }
+            _ => {}
+        }
+        let failed = |source| Kind::Listen { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        // Answers are small and final: waiting to fill a packet only delays them.
+        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+        let router = http::router(self.store.clone(), self.api_key.clone());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = axum::serve(listener, router)
+            // Resolves when told and when the sender is dropped, which both mean the same.
+            .with_graceful_shutdown(async { drop(stopped.await) });
+        let task = tokio::spawn(async { drop(server.await) });
+        Ok(RunningCollector { addr, collector: self.clone(), stop, task })
+    }
+}
+
+/// A collector that serves requests. Dropping it stops it, without waiting for anything.
+#[derive(Debug)]
+#[must_use = "dropping a running collector stops it"]
+pub struct RunningCollector {
+    addr: SocketAddr,
+    collector: Collector,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl RunningCollector {
+    /// The address that it listens on, with the port that it got.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where a client on this machine reaches it, such as `http://127.0.0.1:8790`.
+    pub fn url(&self) -> String {
+        let ip = match self.addr.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        format!("http://{}", SocketAddr::new(ip, self.addr.port()))
+    }
+
+    /// The spans, without HTTP in between.
+    pub fn store(&self) -> &Store {
+        self.collector.store()
+    }
+
+    /// Accepts no more requests and waits for those in flight, at most 5 s.
+    pub async fn shutdown(self) {
+        let Self { stop, mut task, .. } = self;
+        drop(stop);
+        if tokio::time::timeout(SHUTDOWN_PATIENCE, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}

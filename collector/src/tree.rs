@@ -1,0 +1,193 @@
+//! Draws a trace as an indented text tree.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    time::Duration,
+};
+
+use durable_spans_model::{Span, SpanId, SpanStatus};
+
+mod attempts;
+
+/// Deepest level that is still indented further than the one above. Without a bound, a chain of a
+/// hundred thousand spans would make ten gigabytes of blanks.
+const MAX_INDENT: usize = 40;
+
+/// Longest error message that is shown, in characters.
+const MAX_MESSAGE_CHARS: usize = 200;
+
+/// The spans of one trace as text, one line each, children under their parents by start, then in
+/// the order in which they are given.
+///
+/// A line shows the name, the type, how long it took, how it ended and the first line of the error
+/// message. A span without an end is `open`. A span whose parent is not among `spans` stands at
+/// the top, marked `(parent pending)`; so does one that is its own ancestor, marked `(cycle)`. The
+/// span of an activity tells its number of attempts, and which of them left no span because their
+/// worker died.
+///
+/// ```
+/// use durable_spans_collector::tree;
+/// use durable_spans_model::{Span, SpanId, Timestamp, TraceId};
+///
+/// let trace_id = TraceId::from_bits(1);
+/// let at = Timestamp::from_unix_ns;
+/// let mut order = Span::new(trace_id.clone(), SpanId::from_bits(1), "order", at(0));
+/// order.end_timestamp = Some(at(1_234_000_000));
+/// let mut charge = Span::new(trace_id, SpanId::from_bits(2), "charge", at(5));
+/// charge.parent_id = Some(SpanId::from_bits(1));
+///
+/// assert_eq!(
+///     tree::render(&[charge, order]),
+///     "order [STANDALONE] 1.234s SUCCESS\n  charge [STANDALONE] open\n",
+/// );
+/// ```
+pub fn render(spans: &[Span]) -> String {
+    rows(spans).iter().map(|row| format!("{row}\n")).collect()
+}
+
+/// One span of a drawn tree. Its `Display` is its line, with the indent, without a line break.
+#[derive(Clone, Debug)]
+pub struct Row<'a> {
+    span: &'a Span,
+    depth: usize,
+    place: Place,
+    attempts: Option<String>,
+}
+
+/// Why a row is where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    UnderItsParent,
+    Root,
+    ParentPending,
+    Cycle,
+}
+
+/// The rows of [`render`], for those who want to colour them.
+pub fn rows(spans: &[Span]) -> Vec<Row<'_>> {
+    let mut ordered: Vec<&Span> = spans.iter().collect();
+    // Stable: spans that began at the same time stay in the order in which they came.
+    ordered.sort_by_key(|span| span.start_timestamp);
+    let known: HashSet<&SpanId> = spans.iter().map(|span| &span.id).collect();
+    let mut children: HashMap<&SpanId, Vec<usize>> = HashMap::new();
+    let mut tops = Vec::new();
+    for (index, span) in ordered.iter().enumerate() {
+        match &span.parent_id {
+            None => tops.push((index, Place::Root)),
+            Some(parent) if !known.contains(parent) => tops.push((index, Place::ParentPending)),
+            Some(parent) => children.entry(parent).or_default().push(index),
+        }
+    }
+
+    let mut walk = Walk { ordered: &ordered, children, seen: HashSet::new(), rows: Vec::new() };
+    for (index, place) in tops {
+        walk.draw(index, place);
+    }
+    // What no top leads to hangs on a cycle. A store refuses those, a file may still hold one.
+    for index in 0..ordered.len() {
+        walk.draw(index, Place::Cycle);
+    }
+    walk.rows
+}
+
+struct Walk<'a, 'b> {
+    ordered: &'b [&'a Span],
+    children: HashMap<&'a SpanId, Vec<usize>>,
+    seen: HashSet<usize>,
+    rows: Vec<Row<'a>>,
+}
+
+impl Walk<'_, '_> {
+    /// Draws a span and all below it that was not drawn yet, with a stack of its own.
+    fn draw(&mut self, top: usize, place: Place) {
+        let mut stack = vec![(top, 0, place)];
+        while let Some((index, depth, place)) = stack.pop() {
+            if !self.seen.insert(index) {
+                continue;
+            }
+            let span = self.ordered[index];
+            let children = self.children.get(&span.id).map_or(&[][..], Vec::as_slice);
+            let attempts = attempts::summary(span, children.iter().map(|n| self.ordered[*n]));
+            self.rows.push(Row { span, depth, place, attempts });
+            let below = children.iter().rev();
+            stack.extend(below.map(|child| (*child, depth + 1, Place::UnderItsParent)));
+        }
+    }
+}
+
+impl<'a> Row<'a> {
+    /// The span of the row.
+    pub fn span(&self) -> &'a Span {
+        self.span
+    }
+
+    /// How many ancestors are drawn above it.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+}
+
+impl fmt::Display for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { span, depth, place, attempts } = self;
+        write!(f, "{:indent$}", "", indent = 2 * depth.min(&MAX_INDENT))?;
+        if *depth > MAX_INDENT {
+            write!(f, "(level {depth}) ")?;
+        }
+        write!(f, "{} [{}] ", printable(&span.name), span.span_type)?;
+        match span.end_timestamp {
+            Some(end) => {
+                let took = human(end.since(span.start_timestamp));
+                write!(f, "{took} {}", span.status.as_str())?;
+            }
+            None => f.write_str("open")?,
+        }
+        if let Some(attempts) = attempts {
+            write!(f, ", {attempts}")?;
+        }
+        match place {
+            Place::UnderItsParent | Place::Root => {}
+            Place::ParentPending => f.write_str(" (parent pending)")?,
+            Place::Cycle => f.write_str(" (cycle)")?,
+        }
+        if span.status != SpanStatus::Success
+            && let Some(message) = error_message(span)
+        {
+            write!(f, ": {message}")?;
+        }
+        Ok(())
+    }
+}
+
+fn error_message(span: &Span) -> Option<String> {
+    let message = span.metadata.get("error_message")?.as_str()?;
+    let line = message.trim().lines().next()?;
+    let mut shown: String = line.chars().take(MAX_MESSAGE_CHARS).collect();
+    if shown.len() < line.len() {
+        shown.push('…');
+    }
+    Some(printable(&shown))
+}
+
+/// `text` without control characters: a name, a message or a foreign id must not be able to steer
+/// the terminal that shows it. Rows are printable already.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Three digits or two units, whichever tells more: `850us`, `12ms`, `1.234s`, `2m 05s`.
+fn human(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match duration.as_millis() {
+        0 => format!("{}us", duration.as_micros()),
+        millis @ 1..1_000 => format!("{millis}ms"),
+        1_000..60_000 => format!("{seconds}.{:03}s", duration.subsec_millis()),
+        60_000..3_600_000 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        _ if seconds < 86_400 => format!("{}h {:02}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d {:02}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+use super::*;
+use durable_spans_model::{SpanError, SpanType, Timestamp, TraceId};
+
+const MS: i64 = 1_000_000;
+
+/// A span that began at `start_ms` and took `took_ms`.
+fn span(id: &str, parent: Option<&str>, start_ms: i64, took_ms: Option<i64>) -> Span {
+    let start = Timestamp::from_unix_ns(start_ms * MS);
+    let mut span = Span::new(TraceId::from_bits(1), id.parse().unwrap(), id, start);
+    span.parent_id = parent.map(|id| id.parse().unwrap());
+    span.end_timestamp = took_ms.map(|took| Timestamp::from_unix_ns((start_ms + took) * MS));
+    span
+}
+
+fn activity(id: &str, parent: &str, start_ms: i64, took_ms: Option<i64>) -> Span {
+    let mut span = span(id, Some(parent), start_ms, took_ms);
+    span.metadata.insert("temporal.kind".into(), "activity".into());
+    span
+}
+
+fn attempt(parent: &str, number: u64, start_ms: i64) -> Span {
+    let mut span = span(&format!("{parent}#{number}"), Some(parent), start_ms, Some(100));
+    span.metadata.insert("temporal.kind".into(), "activity_attempt".into());
+    span.metadata.insert("temporal.attempt".into(), number.into());
+    span
+}
+
+fn failed(mut span: Span, message: &str) -> Span {
+    span.set_error(SpanError::new("Error", message));
+    span
+}
+
+#[test]
+fn a_trace_is_drawn_as_an_indented_tree() {
+    let mut workflow = span("order", None, 0, Some(125_000));
+    workflow.span_type = SpanType::AgentWorkflow;
+    let mut cancelled = span("ship", Some("order"), 20, Some(1_234));
+    cancelled.status = SpanStatus::Canceled;
+    let spans = [
+        span("late", Some("elsewhere"), 30, Some(12)),
+        cancelled,
+        failed(attempt("charge", 3, 15), "card declined\n  at bank.rs:7"),
+        failed(attempt("charge", 1, 11), "bank is closed"),
+        failed(activity("charge", "order", 10, Some(412)), "card declined"),
+        activity("notify", "order", 10, None),
+        workflow,
+        span("rank", Some("ship"), 21, None),
+    ];
+    assert_eq!(
+        render(&spans),
+        "\
+order [AGENT_WORKFLOW] 2m 05s SUCCESS
+  charge [STANDALONE] 412ms ERROR, attempts 3, attempt 2 lost with its worker: card declined
+    charge#1 [STANDALONE] 100ms ERROR, attempt 1: bank is closed
+    charge#3 [STANDALONE] 100ms ERROR, attempt 3: card declined
+  notify [STANDALONE] open
+  ship [STANDALONE] 1.234s CANCELED
+    rank [STANDALONE] open
+late [STANDALONE] 12ms SUCCESS (parent pending)
+"
+    );
+}
+
+#[test]
+fn siblings_come_by_start_then_as_they_are_given() {
+    let mut second = span("x", None, 5, Some(1));
+    second.name = "b".into();
+    let mut first = span("y", None, 5, Some(1));
+    first.name = "a".into();
+    let spans = [second, first, span("early", None, 4, Some(1))];
+    let names: Vec<_> = rows(&spans).iter().map(|row| row.span().name.clone()).collect();
+    assert_eq!(names, ["early", "b", "a"]);
+}
+
+#[test]
+fn attempts_that_left_no_span_are_named_by_runs() {
+    let line = |numbers: &[u64]| {
+        let mut spans = vec![activity("act", "gone", 0, Some(1))];
+        spans.extend(numbers.iter().map(|number| attempt("act", *number, 0)));
+        rows(&spans)[0].to_string()
+    };
+    let plain = "act [STANDALONE] 1ms SUCCESS";
+    let pending = "(parent pending)";
+    assert_eq!(line(&[]), format!("{plain} {pending}"));
+    assert_eq!(line(&[1]), format!("{plain}, attempts 1 {pending}"));
+    assert_eq!(line(&[1, 2, 3]), format!("{plain}, attempts 3 {pending}"));
+    assert_eq!(
+        line(&[5]),
+        format!("{plain}, attempts 5, attempts 1-4 lost with their worker {pending}")
+    );
+    assert_eq!(
+        line(&[1, 3, 6]),
+        format!(
+            "{plain}, attempts 6, attempt 2 lost with its worker, attempts 4-5 lost with their worker {pending}"
+        )
+    );
+    let huge = line(&[1, u64::MAX]);
+    assert!(huge.contains(&format!("attempts 2-{} lost", u64::MAX - 1)), "{huge}");
+}
+
+#[test]
+fn only_attempts_of_an_activity_are_counted() {
+    let mut numberless = attempt("act", 2, 0);
+    numberless.metadata.remove("temporal.attempt");
+    let mut inner = span("inner", Some("act"), 0, Some(1));
+    inner.metadata.insert("temporal.attempt".into(), 9.into());
+    let spans = [activity("act", "gone", 0, Some(1)), attempt("act", 1, 0), numberless, inner];
+    let text = render(&spans);
+    assert!(
+        text.starts_with("act [STANDALONE] 1ms SUCCESS, attempts 1 (parent pending)\n"),
+        "{text}"
+    );
+
+    let not_an_activity = [span("step", None, 0, Some(1)), attempt("step", 2, 0)];
+    assert!(render(&not_an_activity).starts_with("step [STANDALONE] 1ms SUCCESS\n"));
+}
+
+#[test]
+fn a_cycle_is_drawn_once_and_marked() {
+    let spans = [
+        span("a", Some("c"), 1, Some(1)),
+        span("b", Some("a"), 2, Some(1)),
+        span("c", Some("b"), 3, Some(1)),
+        span("self", Some("self"), 9, Some(1)),
+    ];
+    assert_eq!(
+        render(&spans),
+        "\
+a [STANDALONE] 1ms SUCCESS (cycle)
+  b [STANDALONE] 1ms SUCCESS
+    c [STANDALONE] 1ms SUCCESS
+self [STANDALONE] 1ms SUCCESS (cycle)
+"
+    );
+}
+
+#[test]
+fn a_chain_of_a_hundred_thousand_spans_is_drawn_with_a_bounded_indent() {
+    let chain: Vec<_> = (0..100_000)
+        .map(|n: i64| span(&n.to_string(), Some(&(n - 1).to_string()), n, Some(1)))
+        .collect();
+    let text = render(&chain);
+    assert_eq!(text.lines().count(), chain.len());
+    assert!(text.lines().all(|line| line.len() < 150));
+    assert_eq!(
+        text.lines().last().unwrap().trim_start(),
+        "(level 99999) 99999 [STANDALONE] 1ms SUCCESS"
+    );
+}
+
+#[test]
+fn nothing_is_drawn_of_nothing() {
+    assert_eq!(render(&[]), "");
+}
+
+#[test]
+fn names_and_messages_cannot_steer_a_terminal() {
+    let mut span = failed(span("x", None, 0, Some(0)), "\u{1b}[2Jboom\rmore\nsecond");
+    span.name = "a\nb\u{9b}c".into();
+    assert_eq!(
+        render(&[span]),
+        "a\u{fffd}b\u{fffd}c [STANDALONE] 0us ERROR: \u{fffd}[2Jboom\u{fffd}more\n"
+    );
+}
+
+#[test]
+fn a_long_message_is_cut_with_a_mark() {
+    let text = render(&[failed(span("x", None, 0, Some(0)), &"é".repeat(201))]);
+    assert_eq!(text, format!("x [STANDALONE] 0us ERROR: {}…\n", "é".repeat(200)));
+}
+
+#[test]
+fn durations_read_as_a_human_says_them() {
+    for (micros, text) in [
+        (0, "0us"),
+        (850, "850us"),
+        (12_999, "12ms"),
+        (999_999, "999ms"),
+        (1_000_000, "1.000s"),
+        (59_999_999, "59.999s"),
+        (60_000_000, "1m 00s"),
+        (3_599_000_000, "59m 59s"),
+        (3_600_000_000, "1h 00m"),
+        (86_399_000_000, "23h 59m"),
+        (90_000_000_000, "1d 01h"),
+    ] {
+        assert_eq!(human(Duration::from_micros(micros)), text);
+    }
+}
