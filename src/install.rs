@@ -61,7 +61,9 @@ impl DurableSpans {
     /// **Call it last**, when the worker's workflows and activities are registered: a worker with
     /// workflows only gets our flush activity as a local activity, and no slot for others, since
     /// registering an activity makes the SDK poll the activity task queue too, where such a worker
-    /// would take activities that it does not have.
+    /// would take activities that it does not have. A process that has a workflow-only and an
+    /// activity-only worker on one task queue must give each its own connection, since the SDK
+    /// refuses two workers with activities on one.
     ///
     /// # Errors
     ///
@@ -77,7 +79,11 @@ impl DurableSpans {
                 without_activity_slots(&mut options.tuner);
             }
             options.register_activities(FlushActivity::new(self.deliverer.clone()));
-            options.workflow_interceptor(self.workflow_tracing().interceptor());
+            let deliverer = self.deliverer.clone();
+            let tracing = self
+                .workflow_tracing()
+                .last_resort(move |run_id, group| deliverer.take_last(run_id, group));
+            options.workflow_interceptor(tracing.interceptor());
         }
         Ok(())
     }

@@ -127,6 +127,13 @@ impl Deliverer {
         FlushReply { acknowledged: delivered.map(|(acknowledgement, _)| acknowledgement).collect() }
     }
 
+    /// Takes what a closing run could not hand over through the flush activity. Does not wait.
+    /// Spans that the activity has handed over after all are not taken twice.
+    pub fn take_last(&self, run_id: &str, group: &FlushGroup) {
+        let key = ParcelKey::new(run_id, group.acknowledgement());
+        self.enqueue(Some(key), group.spans.clone(), true);
+    }
+
     /// Takes one span of an activity, and waits up to `wait` for its delivery.
     pub(crate) async fn take_span(&self, span: Span, wait: Duration) {
         if let Some(parcel) = self.enqueue(None, vec![span], true) {

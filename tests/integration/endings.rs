@@ -4,8 +4,8 @@ use durable_spans::{Span, SpanStatus};
 use temporalio_client::{WorkflowCancelOptions, WorkflowGetResultOptions};
 
 use crate::{
-    harness::{Fleet, all_ended, assert_tree, named, while_running},
-    workflows::{Doomed, Work},
+    harness::{Fleet, all_ended, assert_tree, named, of_workflow, while_running},
+    workflows::{Doomed, Race, Work},
 };
 
 async fn run_to_the_end(how: &str) -> Vec<Span> {
@@ -68,4 +68,30 @@ async fn a_benign_failure_is_no_error() {
     let root = named(&spans, "Doomed");
     assert_eq!(root.status, SpanStatus::Success);
     assert_eq!(root.metadata["temporal.benign_failure"], "nothing to do");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_waits_for_any_more_is_canceled() {
+    let fleet = Fleet::new("race").await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work).register_workflow::<Race>().unwrap();
+    while_running(fleet.worker(options), async {
+        let start = fleet.client.start_workflow(Race::run, (), fleet.start_options());
+        let handle = start.await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+    })
+    .await;
+    let spans = of_workflow(&fleet.sink.spans());
+    assert_tree(
+        &spans,
+        "
+        Race AGENT_WORKFLOW SUCCESS workflow
+          winner STANDALONE SUCCESS
+          loser STANDALONE CANCELED
+            look_up CUSTOM CANCELED activity
+          after STANDALONE SUCCESS
+        ",
+    );
+    assert_eq!(named(&spans, "look_up").metadata["temporal.abandoned"], true);
+    assert!(!named(&spans, "loser").metadata.contains_key("temporal.abandoned"));
 }

@@ -1,14 +1,19 @@
 //! Sinks that do not take what they get. No run is harmed, and nothing is lost silently.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use durable_spans::{DropReason, DurableSpans, MemorySink, SgpOptions, SgpSink, Statistics};
+use durable_spans::{
+    DropReason, DurableSpans, MemorySink, SgpOptions, SgpSink, Statistics, WorkflowTracing,
+};
 use durable_spans_collector::{Collector, RunningCollector};
 use temporalio_client::WorkflowGetResultOptions;
 
 use crate::{
     harness::{Fleet, all_ended, facts, of_workflow, replayed_spans, while_running},
-    workflows::{Named, Order, Ship, Work},
+    workflows::{Named, Order, Quiet, Ship, Work},
 };
 
 async fn collector(key: Option<&str>) -> (tempfile::TempDir, RunningCollector) {
@@ -117,4 +122,29 @@ async fn a_span_that_the_server_refuses_is_dropped_alone() {
     let stored = collector.store().spans(&trace.trace_id).unwrap();
     assert_eq!(stored.len(), 5);
     collector.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_flush_that_fails_gives_its_spans_to_the_last_resort() {
+    let fleet = Fleet::new("last-resort").await;
+    let mut options = fleet.worker_options();
+    // Without the flush activity, so that the flush fails at once.
+    options.register_activities(Work).register_workflow::<Quiet>().unwrap();
+    let rescued = Arc::new(Mutex::new(Vec::new()));
+    let keep = rescued.clone();
+    let tracing = WorkflowTracing::new().last_resort(move |run_id, group| {
+        let names = group.spans.iter().map(|span| span.name.clone());
+        keep.lock().unwrap().push((run_id.to_owned(), names.collect::<Vec<_>>()));
+    });
+    options.workflow_interceptor(tracing.interceptor());
+    let handle = while_running(fleet.untraced_worker(options), async {
+        let start = fleet.client.start_workflow(Quiet::run, 2, fleet.start_options());
+        let handle = start.await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        handle
+    })
+    .await;
+    let run_id = handle.run_id().unwrap().to_owned();
+    let names = ["Quiet", "step", "step"].map(str::to_owned).to_vec();
+    assert_eq!(*rescued.lock().unwrap(), [(run_id, names)]);
 }

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use durable_spans::{SpanType, WorkflowSpans, current_span};
+use futures::FutureExt;
 use temporalio_common::error::ApplicationFailure;
 use temporalio_macros::{activities, workflow, workflow_methods};
 use temporalio_sdk::{
     ActivityOptions, ChildWorkflowOptions, ContinueAsNewOptions, LocalActivityOptions,
     SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult, WorkflowTermination,
     activities::{ActivityContext, ActivityError},
-    workflows::{join, join_all},
+    workflows::{join, join_all, select},
 };
 
 pub(crate) struct Work;
@@ -315,6 +316,37 @@ impl Named {
             ctx.span(name).start().end();
         }
         ctx.execute_activity(Work::look_up, 1u32, quickly()).await?;
+        Ok(())
+    }
+}
+
+/// Waits for the first of two, and drops the other.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Race;
+
+#[workflow_methods]
+impl Race {
+    #[run(name = "Race")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, _: ()) -> WorkflowResult<()> {
+        let ctx = &*ctx;
+        let mut loser = Box::pin(
+            ctx.span("loser")
+                .scope(async {
+                    let nobody_waits = ctx.execute_activity(Work::look_up, 1u32, quickly());
+                    ctx.timer(Duration::from_secs(3600)).await;
+                    nobody_waits.await.ok();
+                })
+                .fuse(),
+        );
+        let mut winner =
+            Box::pin(ctx.span("winner").scope(ctx.timer(Duration::from_millis(50))).fuse());
+        select! {
+            _ = winner => (),
+            _ = loser => (),
+        }
+        drop(loser);
+        ctx.span("after").start().end();
         Ok(())
     }
 }

@@ -21,8 +21,8 @@ use crate::{
     run::Run,
 };
 
-/// The longest that one flush may hold a workflow task, the wait for a local activity slot
-/// included. Mid-run flushes only hand over and take milliseconds.
+/// The longest that the flush activity may hold a workflow task. Mid-run flushes only hand over and
+/// take milliseconds. The SDK does not count the wait for a free slot for local activities here.
 const LONGEST_FLUSH: Duration = Duration::from_millis(1_200);
 
 /// How often the close flushes again because signals, updates or handlers made operations during
@@ -107,6 +107,7 @@ pub(crate) async fn close(
 
 async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
     let request = run.begin_flush();
+    let (closing, groups) = (request.closing, request.groups.clone());
     let options = LocalActivityOptions::builder()
         .schedule_to_close_timeout(LONGEST_FLUSH)
         .retry_policy(once())
@@ -120,7 +121,11 @@ async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
     if let Err(error) = &reply
         && !ctx.is_replaying()
     {
-        tracing::warn!(workflow_id = run.workflow_id(), %error, "flush of spans did not end in time");
+        let spans: usize = groups.iter().map(|group| group.spans.len()).sum();
+        tracing::warn!(workflow_id = run.workflow_id(), closing, spans, %error, "a flush failed");
+        if closing {
+            run.rescue(&groups);
+        }
     }
     run.end_flush(reply.ok());
 }

@@ -28,7 +28,7 @@ use crate::{
     operation::Operation,
     outcome,
     recorder::Outcome,
-    run::{Observer, Run, StartFacts},
+    run::{LastResort, Observer, Run, StartFacts},
     scope::{Scope, ScopeKey},
     timetable::Timetable,
 };
@@ -49,6 +49,7 @@ type CancellableNext<I, T> = WorkflowNext<'static, I, CancellableWorkflowOutboun
 pub struct WorkflowTracing {
     timetable: Timetable,
     observer: Option<Observer>,
+    last_resort: Option<LastResort>,
 }
 
 impl WorkflowTracing {
@@ -71,6 +72,19 @@ impl WorkflowTracing {
     #[must_use]
     pub fn observer(mut self, observer: impl Fn(&FlushGroup) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Calls `rescue` with the run id and what its last flush carried, if the flush activity failed
+    /// and the run closes. Never at replay.
+    ///
+    /// It is called within the workflow task and must not block or panic.
+    #[must_use]
+    pub fn last_resort(
+        mut self,
+        rescue: impl Fn(&str, &FlushGroup) + Send + Sync + 'static,
+    ) -> Self {
+        self.last_resort = Some(Arc::new(rescue));
         self
     }
 
@@ -127,7 +141,11 @@ impl Mode {
                     context,
                     policy,
                 };
-                Self::Traced(Rc::new(Run::new(start, tracing.observer.clone())))
+                Self::Traced(Rc::new(Run::new(
+                    start,
+                    tracing.observer.clone(),
+                    tracing.last_resort.clone(),
+                )))
             }
         }
     }

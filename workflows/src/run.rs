@@ -23,6 +23,8 @@ const EPOCH_STREAM: &str = "durable-spans/";
 
 pub(crate) type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
 
+pub(crate) type LastResort = Arc<dyn Fn(&str, &FlushGroup) + Send + Sync>;
+
 /// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
 ///
 /// Shared by the interceptor, the scopes and the users' span guards. All of them belong to the one
@@ -30,6 +32,7 @@ pub(crate) type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
 pub(crate) struct Run {
     start: StartFacts,
     observer: Option<Observer>,
+    last_resort: Option<LastResort>,
     rule: RefCell<FlushRule>,
     recorder: RefCell<Option<Recorder>>,
     root: RefCell<Option<SpanRef>>,
@@ -57,11 +60,16 @@ pub(crate) struct StartFacts {
 }
 
 impl Run {
-    pub(crate) fn new(start: StartFacts, observer: Option<Observer>) -> Self {
+    pub(crate) fn new(
+        start: StartFacts,
+        observer: Option<Observer>,
+        last_resort: Option<LastResort>,
+    ) -> Self {
         Self {
             rule: RefCell::new(FlushRule::new(start.policy)),
             start,
             observer,
+            last_resort,
             recorder: RefCell::new(None),
             root: RefCell::new(None),
             ctx: RefCell::new(None),
@@ -231,6 +239,13 @@ impl Run {
         self.flush_in_flight.set(false);
         if let (Some(recorder), Some(reply)) = (self.recorder.borrow_mut().as_mut(), reply) {
             recorder.acknowledge(&reply.acknowledged);
+        }
+    }
+
+    /// Gives away what a closing run could not flush.
+    pub(crate) fn rescue(&self, groups: &[Rc<FlushGroup>]) {
+        if let Some(rescue) = &self.last_resort {
+            groups.iter().for_each(|group| rescue(&self.start.run_id, group));
         }
     }
 
