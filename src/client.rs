@@ -19,6 +19,23 @@ use temporalio_common::{
 };
 use uuid::Uuid;
 
+/// A new trace, for client code that wants to know the trace of what it starts. Its id is random, so
+/// not for workflow code.
+///
+/// ```
+/// use durable_spans::{in_trace, new_trace};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let trace = new_trace();
+/// println!("trace {}", trace.trace_id);
+/// in_trace(trace, async { /* client.start_workflow(…) */ }).await;
+/// # }
+/// ```
+pub fn new_trace() -> TraceContext {
+    TraceContext::new(TraceId::from_bits(Uuid::new_v4().as_u128()))
+}
+
 /// Sends the caller's trace context along with what it starts and signals.
 pub(crate) struct PropagatingClient {
     /// The SDK stores the header that a client sets as it is, and yet runs the codec's decode over
@@ -34,7 +51,7 @@ impl PropagatingClient {
 
     /// The header of a start: always, since it pins the run's policy and names its trace.
     async fn start(&self, header: &mut Option<Header>) {
-        let context = current_context().unwrap_or_else(|| TraceContext::new(random_trace_id()));
+        let context = current_context().unwrap_or_else(new_trace);
         self.insert(header, context.policy(self.policy)).await;
     }
 
@@ -61,11 +78,6 @@ impl PropagatingClient {
             Err(error) => tracing::warn!(%error, "no trace context is sent: the codec failed"),
         }
     }
-}
-
-/// Client code is not replayed, so it may draw.
-fn random_trace_id() -> TraceId {
-    TraceId::from_bits(Uuid::new_v4().as_u128())
 }
 
 impl ClientInterceptor for PropagatingClient {

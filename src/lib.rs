@@ -46,7 +46,7 @@
 //!
 //! # Joining a trace
 //!
-//! [`in_trace`] sets the trace of client code:
+//! [`in_trace`] sets the trace of client code, [`new_trace`] makes one:
 //!
 //! ```
 //! use durable_spans::{TraceContext, TraceId, current_context, in_trace};
@@ -76,16 +76,17 @@ mod install;
 #[cfg(feature = "plugin")]
 mod plugin;
 
+pub use client::new_trace;
 pub use durable_spans_activity::{
-    ActivitySpan, DropReason, EncodedSpan, MemorySink, SgpOptions, SgpSink, SinkError, SpanBatch,
-    SpanSink, Statistics, current_context, current_span, in_trace,
+    ActivitySpan, DropReason, EncodedSpan, InvalidSgpOptions, MemorySink, SgpOptions, SgpSink,
+    SinkError, SpanBatch, SpanSink, Statistics, current_context, current_span, in_trace,
 };
 pub use durable_spans_model::{
     ErrorCategory, FlushPolicy, InvalidSpan, Span, SpanError, SpanId, SpanStatus, SpanType,
     Timestamp, TraceContext, TraceId,
 };
 pub use durable_spans_workflow::{
-    SpanBuilder, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing,
+    SpanBuilder, SpanHandle, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing,
 };
 pub use install::{DurableSpans, InstallError};
 

@@ -17,21 +17,26 @@ tokio::task_local! {
 #[derive(Clone)]
 struct Current {
     context: TraceContext,
-    span: Option<ActivitySpan>,
+    span: ActivitySpan,
 }
 
 /// The span of the activity attempt that is running, to add what is worth seeing.
 ///
-/// Changes after the attempt has ended have no effect.
-#[derive(Clone)]
+/// Has no effect where the activity is not traced, and after the attempt has ended.
+#[derive(Clone, Default)]
 pub struct ActivitySpan {
+    live: Option<Live>,
+}
+
+#[derive(Clone)]
+struct Live {
     span: Arc<Mutex<Option<Span>>>,
     context: TraceContext,
 }
 
 impl ActivitySpan {
     pub(crate) fn new(span: Span, context: TraceContext) -> Self {
-        Self { span: Arc::new(Mutex::new(Some(span))), context }
+        Self { live: Some(Live { span: Arc::new(Mutex::new(Some(span))), context }) }
     }
 
     /// Adds a named value to what goes in. A value that serde cannot turn into JSON is noted as
@@ -56,34 +61,41 @@ impl ActivitySpan {
         });
     }
 
-    /// What a further part of the trace needs to know to hang under this span.
-    pub fn trace_context(&self) -> &TraceContext {
-        &self.context
+    /// What a further part of the trace needs to know to hang under this span, `None` where the
+    /// activity is not traced.
+    pub fn trace_context(&self) -> Option<&TraceContext> {
+        self.live.as_ref().map(|live| &live.context)
     }
 
     pub(crate) fn take(&self) -> Option<Span> {
-        self.span.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let live = self.live.as_ref()?;
+        live.span.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn update(&self, change: impl FnOnce(&mut Span)) {
-        if let Some(span) = self.span.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(live) = &self.live
+            && let Some(span) = live.span.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
             change(span);
         }
     }
 }
 
-/// The span of the activity attempt that this task is running, `None` outside of one or where it
-/// is not traced. Not inherited by tasks that the activity spawns: hand it to them.
+/// The span of the activity attempt that this task is running. Not inherited by what the activity
+/// spawns (`tokio::spawn`, `spawn_blocking`): take it before, and hand it over.
 ///
 /// ```
 /// # async fn activity() {
-/// if let Some(span) = durable_spans_activity::current_span() {
-///     span.output("rows", 17);
-/// }
+/// let span = durable_spans_activity::current_span();
+/// let rows = tokio::task::spawn_blocking(move || {
+///     span.metadata("thread", "blocking");
+///     17
+/// });
+/// durable_spans_activity::current_span().output("rows", rows.await.unwrap());
 /// # }
 /// ```
-pub fn current_span() -> Option<ActivitySpan> {
-    CURRENT.try_with(|current| current.span.clone()).ok().flatten()
+pub fn current_span() -> ActivitySpan {
+    CURRENT.try_with(|current| current.span.clone()).unwrap_or_default()
 }
 
 /// The trace context of this task: that of its activity, or the one set by [`in_trace`].
@@ -106,12 +118,15 @@ pub fn current_context() -> Option<TraceContext> {
 /// # }
 /// ```
 pub async fn in_trace<F: Future>(context: TraceContext, future: F) -> F::Output {
-    CURRENT.scope(Current { context, span: None }, future).await
+    CURRENT.scope(Current { context, span: ActivitySpan::default() }, future).await
 }
 
-pub(crate) async fn in_activity_span<F: Future>(span: ActivitySpan, future: F) -> F::Output {
-    let context = span.context.clone();
-    CURRENT.scope(Current { context, span: Some(span) }, future).await
+pub(crate) async fn in_activity_span<F: Future>(
+    span: ActivitySpan,
+    context: TraceContext,
+    future: F,
+) -> F::Output {
+    CURRENT.scope(Current { context, span }, future).await
 }
 
 fn json(value: impl Serialize) -> Value {

@@ -60,6 +60,8 @@ struct State {
 struct Item {
     span: Arc<EncodedSpan>,
     parcel: Arc<Parcel>,
+    /// Whether it is in the statistics: ended, and not sent before.
+    counted: bool,
 }
 
 impl Deliverer {
@@ -141,30 +143,35 @@ impl Deliverer {
         }
     }
 
-    /// Puts spans into the queue, unless they are there already or have been delivered. `None` if
-    /// there is no room; then, with `last_chance`, they are counted as dropped.
+    /// Puts spans into the queue, unless the very same are there already or have been delivered.
+    /// `None` if there is no room; then, with `last_chance`, they are counted as dropped.
     fn enqueue(
         &self,
         key: Option<ParcelKey>,
         spans: Vec<Span>,
         last_chance: bool,
     ) -> Option<Arc<Parcel>> {
-        if let Some(known) =
-            key.as_ref().and_then(|key| self.shared.lock().parcels.get(key).cloned())
-        {
-            return Some(known);
-        }
         // Encoding outside of the lock: it is the expensive part.
         let spans: Vec<_> =
             spans.into_iter().map(|span| Arc::new(EncodedSpan::new(span))).collect();
         let bytes: usize = spans.iter().map(|span| span.encoded_len()).sum();
         let ended = spans.iter().filter(|span| span.span().end_timestamp.is_some()).count() as u64;
+        let parcel = Arc::new(Parcel::new(&spans));
 
         let mut state = self.shared.lock();
+        // The same flush with other content: its workflow task was lost, and the next one saw more
+        // of history. The spans are sent again, and not counted again.
+        let known = key.as_ref().and_then(|key| state.parcels.get(key));
+        let fresh = match known {
+            Some(known) if known.has_content_of(&parcel) => return Some(known.clone()),
+            Some(_) => false,
+            None => true,
+        };
+        let counted = if fresh { ended } else { 0 };
         if state.queue_bytes + bytes > MAX_QUEUE_BYTES {
             if last_chance {
-                state.counts.recorded += ended;
-                *state.counts.dropped.entry(DropReason::QueueFull).or_default() += ended;
+                state.counts.recorded += counted;
+                *state.counts.dropped.entry(DropReason::QueueFull).or_default() += counted;
                 drop(state);
                 tracing::warn!(
                     spans = ended,
@@ -174,11 +181,14 @@ impl Deliverer {
             }
             return None;
         }
-        let parcel = Arc::new(Parcel::new(spans.len()));
-        state.counts.recorded += ended;
-        state.deferred += ended;
+        state.counts.recorded += counted;
+        state.deferred += counted;
         state.queue_bytes += bytes;
-        state.queue.extend(spans.into_iter().map(|span| Item { span, parcel: parcel.clone() }));
+        state.queue.extend(spans.into_iter().map(|span| Item {
+            counted: fresh && span.span().end_timestamp.is_some(),
+            span,
+            parcel: parcel.clone(),
+        }));
         if let Some(key) = key {
             state.remember(key, parcel.clone());
         }
@@ -237,13 +247,12 @@ impl Shared {
     }
 
     fn settle(&self, items: &[Item], dropped: Option<DropReason>) {
-        let ended =
-            items.iter().filter(|item| item.span.span().end_timestamp.is_some()).count() as u64;
+        let counted = items.iter().filter(|item| item.counted).count() as u64;
         let mut state = self.lock();
-        state.deferred -= ended;
+        state.deferred -= counted;
         match dropped {
-            None => state.counts.delivered += ended,
-            Some(reason) => *state.counts.dropped.entry(reason).or_default() += ended,
+            None => state.counts.delivered += counted,
+            Some(reason) => *state.counts.dropped.entry(reason).or_default() += counted,
         }
         drop(state);
         for item in items {
@@ -254,8 +263,9 @@ impl Shared {
 
 impl State {
     fn remember(&mut self, key: ParcelKey, parcel: Arc<Parcel>) {
-        self.parcels.insert(key.clone(), parcel);
-        self.parcel_order.push_back(key);
+        if self.parcels.insert(key.clone(), parcel).is_none() {
+            self.parcel_order.push_back(key);
+        }
         while self.parcel_order.len() > REMEMBERED_PARCELS
             && self.parcel_order.front().is_some_and(|oldest| self.parcels[oldest].is_settled())
         {

@@ -51,8 +51,8 @@ impl ActivityInterceptor {
         let started = Timestamp::from(SystemTime::now());
         let span = attempt_span(&context, input.activity_info(), started);
         let below = TraceContext { span_id: Some(span.id.clone()), ..context };
-        let current = ActivitySpan::new(span, below);
-        let body = in_activity_span(current.clone(), next.run(input));
+        let current = ActivitySpan::new(span, below.clone());
+        let body = in_activity_span(current.clone(), below, next.run(input));
         let outcome = AssertUnwindSafe(body).catch_unwind().await;
         if let Some(mut span) = current.take() {
             span.end_timestamp = Some(Timestamp::from(SystemTime::now()).max(started));
@@ -112,7 +112,7 @@ fn attempt_span(context: &TraceContext, info: &ActivityInfo, started: Timestamp)
                 None,
                 &info.activity_type,
                 info.attempt.into(),
-                0,
+                |_| 0,
             )
         }
     };

@@ -1,18 +1,38 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use durable_spans_workflow::Acknowledgement;
 use tokio::sync::Notify;
+
+use crate::EncodedSpan;
 
 /// Spans that were handed over together and are acknowledged together.
 #[derive(Debug)]
 pub(crate) struct Parcel {
     remaining: AtomicUsize,
     settled: Notify,
+    /// Hash of the spans' JSON. Never leaves the process.
+    content: u64,
 }
 
 impl Parcel {
-    pub(crate) fn new(spans: usize) -> Self {
-        Self { remaining: AtomicUsize::new(spans), settled: Notify::new() }
+    pub(crate) fn new(spans: &[Arc<EncodedSpan>]) -> Self {
+        let mut content = DefaultHasher::new();
+        spans.iter().for_each(|span| span.json().hash(&mut content));
+        Self {
+            remaining: AtomicUsize::new(spans.len()),
+            settled: Notify::new(),
+            content: content.finish(),
+        }
+    }
+
+    pub(crate) fn has_content_of(&self, other: &Self) -> bool {
+        self.content == other.content
     }
 
     /// One of the spans was delivered or dropped for good.

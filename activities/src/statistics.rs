@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// Counts of ended spans in one process, since its sink was installed.
 ///
@@ -23,6 +23,16 @@ impl Statistics {
     }
 }
 
+/// `recorded = delivered + deferred + dropped: 5 = 4 + 0 + 1`
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { recorded, delivered, deferred, .. } = self;
+        let dropped = self.dropped_total();
+        write!(f, "recorded = delivered + deferred + dropped: ")?;
+        write!(f, "{recorded} = {delivered} + {deferred} + {dropped}")
+    }
+}
+
 /// Why a span was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -40,5 +50,24 @@ impl DropReason {
             Self::Rejected => "rejected",
             Self::QueueFull => "queue_full",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_print_as_the_equation_that_holds() {
+        let statistics = Statistics {
+            recorded: 7,
+            delivered: 4,
+            deferred: 1,
+            dropped: [(DropReason::Rejected, 1), (DropReason::QueueFull, 1)].into(),
+        };
+        assert_eq!(
+            statistics.to_string(),
+            "recorded = delivered + deferred + dropped: 7 = 4 + 1 + 2"
+        );
     }
 }

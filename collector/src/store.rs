@@ -87,15 +87,16 @@ impl Store {
     ///
     /// When the file cannot be read, or a span in it was changed from outside.
     pub fn spans(&self, trace_id: &TraceId) -> Result<Vec<Span>, CollectorError> {
-        let reader = lock(&self.reader);
-        let mut query = reader.prepare_cached(SPANS_OF_TRACE)?;
-        let mut rows = query.query([trace_id.to_string()])?;
-        let mut spans = Vec::new();
-        while let Some(row) = rows.next()? {
-            let body = row.get_ref(0)?.as_str().map_err(corrupt)?;
-            spans.push(serde_json::from_str(body).map_err(corrupt)?);
-        }
-        Ok(spans)
+        self.bodies(trace_id, |body| serde_json::from_str(body).map_err(corrupt))
+    }
+
+    /// The spans of [`Store::spans`] in that order, as the API answers with them.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or a span in it was changed from outside.
+    pub fn items(&self, trace_id: &TraceId) -> Result<Vec<serde_json::Value>, CollectorError> {
+        self.bodies(trace_id, |body| serde_json::from_str(body).map_err(corrupt))
     }
 
     /// The latest traces, newest first, at most `limit` of them. Knows traces without a root too.
@@ -125,6 +126,21 @@ impl Store {
             });
         }
         Ok(traces)
+    }
+
+    fn bodies<T>(
+        &self,
+        trace_id: &TraceId,
+        read: impl Fn(&str) -> Result<T, CollectorError>,
+    ) -> Result<Vec<T>, CollectorError> {
+        let reader = lock(&self.reader);
+        let mut query = reader.prepare_cached(SPANS_OF_TRACE)?;
+        let mut rows = query.query([trace_id.to_string()])?;
+        let mut spans = Vec::new();
+        while let Some(row) = rows.next()? {
+            spans.push(read(row.get_ref(0)?.as_str().map_err(corrupt)?)?);
+        }
+        Ok(spans)
     }
 
     /// Stores a batch as a whole or not at all. Answers with each span as its write left it.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use durable_spans_model::{Span, SpanId, SpanStatus};
+use serde_json::Value;
 
 mod attempts;
 
@@ -24,7 +25,9 @@ const MAX_MESSAGE_CHARS: usize = 200;
 /// message. A span without an end is `open`. A span whose parent is not among `spans` stands at
 /// the top, marked `(parent pending)`; so does one that is its own ancestor, marked `(cycle)`. The
 /// span of an activity tells its number of attempts, and which of them left no span because their
-/// worker died.
+/// worker died. An attempt tells how long it was queued, if it was for a millisecond. The span of a
+/// child workflow as its parent saw it is marked `(call)`, a run that continues another one
+/// `(continued)`.
 ///
 /// ```
 /// use durable_spans_collector::tree;
@@ -135,7 +138,7 @@ impl fmt::Display for Row<'_> {
         if *depth > MAX_INDENT {
             write!(f, "(level {depth}) ")?;
         }
-        write!(f, "{} [{}] ", printable(&span.name), span.span_type)?;
+        write!(f, "{}{} [{}] ", printable(&span.name), role(span), span.span_type)?;
         match span.end_timestamp {
             Some(end) => {
                 let took = human(end.since(span.start_timestamp));
@@ -157,6 +160,18 @@ impl fmt::Display for Row<'_> {
             write!(f, ": {message}")?;
         }
         Ok(())
+    }
+}
+
+/// Tells the two spans of a child workflow apart, and a run that continues another one.
+fn role(span: &Span) -> &'static str {
+    let is = |name, value: Value| span.metadata.get(name) == Some(&value);
+    if is("temporal.kind", "child_workflow".into()) {
+        " (call)"
+    } else if is("temporal.continued", true.into()) {
+        " (continued)"
+    } else {
+        ""
     }
 }
 

@@ -30,11 +30,18 @@ impl Seed {
         TraceId::from_bits(hasher.finish128().as_u128())
     }
 
-    /// The id of the `nth` span (from 0) of this name under `parent`, begun in `epoch`.
+    /// The id of the `nth` span (from 0) of this name under `parent`.
     ///
-    /// `epoch` is a random number that changes with each operation of the run: after a reset the
-    /// new branch draws others, so its spans do not overwrite those of the branch left behind.
-    pub fn span_id(self, parent: Option<&SpanId>, name: &str, nth: u64, epoch: u64) -> SpanId {
+    /// `draw` is given a key that stands for this place in the trace, and returns a random number
+    /// for it: the same one for the same key, until the run is reset. So the spans of a branch
+    /// that a reset left behind are not overwritten by those of the new one.
+    pub fn span_id(
+        self,
+        parent: Option<&SpanId>,
+        name: &str,
+        nth: u64,
+        draw: impl FnOnce(u64) -> u64,
+    ) -> SpanId {
         let mut hasher = hasher(self.0);
         text(&mut hasher, "span");
         match parent.map(|id| (id.bits(), id)) {
@@ -50,7 +57,8 @@ impl Seed {
         }
         text(&mut hasher, name);
         hasher.write(&nth.to_le_bytes());
-        hasher.write(&epoch.to_le_bytes());
+        let place = hasher.finish128();
+        hasher.write(&draw(place.h1).to_le_bytes());
         SpanId::from_bits(hasher.finish128().as_u128())
     }
 }
@@ -86,34 +94,45 @@ mod tests {
     fn derived_ids_never_change() {
         let seed = Seed::new(42, "order-17");
         assert_eq!(seed.trace_id().to_string(), "8c753764-7009-8012-d10d-4723ad30cacf");
-        let root = seed.span_id(None, "Order", 0, 7);
+        let mut keys = Vec::new();
+        let mut draw = |key| {
+            keys.push(key);
+            7
+        };
+        let root = seed.span_id(None, "Order", 0, &mut draw);
         assert_eq!(root.to_string(), "098e14d8-7ccb-69fe-aec4-38f118dda4e5");
         assert_eq!(
-            seed.span_id(Some(&root), "step", 1, 8).to_string(),
-            "6f49de7d-24cc-b48e-f9c9-704fbf3579f1"
+            seed.span_id(Some(&root), "step", 1, &mut draw).to_string(),
+            "a8010587-f588-f373-d9ba-a59bc87240c3"
         );
         let foreign: SpanId = "abc".parse().unwrap();
         assert_eq!(
-            seed.span_id(Some(&foreign), "step", 0, 0).to_string(),
-            "b0c28ee2-7f78-91b3-27cd-6ab1be0d8cb8"
+            seed.span_id(Some(&foreign), "step", 0, &mut draw).to_string(),
+            "39bb0d76-5660-df30-d883-7287ee4816ac"
         );
         assert_eq!(attempt_span_id(&root, 2).to_string(), "840a76e9-317f-b5f8-da70-0778411ee818");
+        let expected =
+            [10_741_479_733_441_183_478, 18_246_865_076_867_479_367, 17_561_276_970_715_693_564];
+        assert_eq!(keys, expected);
     }
 
     proptest! {
         #[test]
         fn each_part_of_the_derivation_matters(
-            drawn: u128, parent: u128, name in ".{0,20}", nth: u64, epoch: u64,
+            drawn: u128, parent: u128, name in ".{0,20}", nth: u64, draw: u64,
         ) {
             let seed = Seed::new(drawn, "w");
             let parent = SpanId::from_bits(parent);
-            let id = seed.span_id(Some(&parent), &name, nth, epoch);
-            prop_assert_ne!(&seed.span_id(None, &name, nth, epoch), &id);
-            prop_assert_ne!(&seed.span_id(Some(&parent), &format!("{name}."), nth, epoch), &id);
-            prop_assert_ne!(&seed.span_id(Some(&parent), &name, nth.wrapping_add(1), epoch), &id);
-            prop_assert_ne!(&seed.span_id(Some(&parent), &name, nth, epoch.wrapping_add(1)), &id);
+            let id = seed.span_id(Some(&parent), &name, nth, |_| draw);
+            prop_assert_ne!(&seed.span_id(None, &name, nth, |_| draw), &id);
+            let longer = format!("{name}.");
+            prop_assert_ne!(&seed.span_id(Some(&parent), &longer, nth, |_| draw), &id);
+            let next = nth.wrapping_add(1);
+            prop_assert_ne!(&seed.span_id(Some(&parent), &name, next, |_| draw), &id);
+            let other = draw.wrapping_add(1);
+            prop_assert_ne!(&seed.span_id(Some(&parent), &name, nth, |_| other), &id);
             let other = Seed::new(drawn, "v");
-            prop_assert_ne!(&other.span_id(Some(&parent), &name, nth, epoch), &id);
+            prop_assert_ne!(&other.span_id(Some(&parent), &name, nth, |_| draw), &id);
         }
     }
 }

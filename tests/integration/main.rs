@@ -5,6 +5,7 @@
 mod codec;
 mod cost;
 mod endings;
+mod fuzz;
 mod harness;
 mod messages;
 mod policy;

@@ -69,6 +69,12 @@ async fn parent_children_attempts_and_the_continued_run_hang_in_one_tree() {
         .unwrap();
     assert_eq!(second.output["charged"], 7);
 
+    for span in spans.iter().filter(|span| span.name == "pay") {
+        assert_eq!((&span.input["amount"], &span.metadata["currency"]), (&7.into(), &"EUR".into()));
+    }
+    let runs = spans.iter().filter(|span| span.name == "Order");
+    assert!(runs.clone().count() == 2 && runs.clone().all(|run| run.output["charged"] == 7));
+
     let statistics = fleet.spans.statistics();
     assert_eq!(statistics.recorded, spans.len() as u64);
     assert_eq!(statistics.delivered, spans.len() as u64);

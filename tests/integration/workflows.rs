@@ -26,9 +26,7 @@ impl Work {
                 .build()
                 .into());
         }
-        if let Some(span) = current_span() {
-            span.output("charged", amount);
-        }
+        current_span().output("charged", amount);
         Ok(amount)
     }
 
@@ -48,7 +46,7 @@ impl Work {
     }
 }
 
-fn quickly() -> ActivityOptions {
+pub(crate) fn quickly() -> ActivityOptions {
     let mut retry = temporalio_common::RetryPolicy::default();
     retry.set_initial_interval(Duration::from_millis(10));
     ActivityOptions::with_start_to_close_timeout(Duration::from_secs(10))
@@ -70,6 +68,7 @@ impl Order {
             .span_type(SpanType::Custom)
             .input("amount", 7)
             .try_scope(async {
+                ctx.current_span().metadata("currency", "EUR");
                 ctx.span("check").start().output("ok", true);
                 ctx.execute_activity(Work::charge, 7u32, quickly()).await
             })
@@ -87,6 +86,7 @@ impl Order {
         let child =
             ctx.start_child_workflow(Ship::run, charged, ChildWorkflowOptions::default()).await?;
         child.result().await?;
+        ctx.current_span().output("charged", charged);
         if rest > 0 {
             ctx.continue_as_new(rest - 1, ContinueAsNewOptions::default())?;
         }
@@ -250,11 +250,12 @@ macro_rules! versions {
             #[run(name = "Versioned")]
             pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, rounds: u32) -> WorkflowResult<()> {
                 for round in 0..rounds {
-                    for _ in 0..$spans {
+                    let spans: u32 = $spans;
+                    for _ in 0..spans {
                         ctx.span($label).start().end();
                     }
                     let slow = async {
-                        if $spans > 0 {
+                        if spans > 0 {
                             ctx.span($label).scope(ctx.timer(Duration::from_millis(20))).await;
                         } else {
                             ctx.timer(Duration::from_millis(20)).await;

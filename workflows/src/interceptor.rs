@@ -6,7 +6,7 @@ use std::{
     task::Poll,
 };
 
-use durable_spans_model::{HEADER, RULE_VERSION, SpanId, SpanType, Timestamp, TraceContext};
+use durable_spans_model::{HEADER, RULE_VERSION, SpanType, Timestamp, TraceContext};
 use temporalio_workflow::{
     TimerResult, WorkflowContextView,
     workflow_interceptors::{
@@ -27,7 +27,7 @@ use crate::{
     flusher, header,
     operation::Operation,
     outcome,
-    recorder::Outcome,
+    recorder::{Outcome, Parent, SpanRef},
     run::{LastResort, Observer, Run, StartFacts},
     scope::{Scope, ScopeKey},
     timetable::Timetable,
@@ -184,8 +184,11 @@ impl Interceptor {
             .as_ref()
             .filter(|sender| sender.trace_id == run.context_below(root.id(), false).trace_id)
             .and_then(|sender| sender.span_id.as_ref());
-        let parent = same_trace.unwrap_or(root.id());
-        let operation = Operation::start(run, parent, name, SpanType::Standalone, kind);
+        let parent = match same_trace {
+            Some(sender) => Parent::Elsewhere(sender.clone()),
+            None => Parent::Here(root.clone()),
+        };
+        let operation = Operation::start(run, &parent, name, SpanType::Standalone, kind);
         if let Some(sender) = &sender
             && same_trace.is_none()
         {
@@ -194,15 +197,14 @@ impl Interceptor {
                 operation.note("temporal.sender_span_id", span_id.to_string());
             }
         }
-        let current = operation.id().unwrap_or(root.id()).clone();
+        let current = operation.span().unwrap_or(&root).clone();
         (operation, Scope { run: run.clone(), current })
     }
 }
 
 /// The span that the user's code is in, the root where the SDK kept no scope.
-fn current(run: &Rc<Run>, ctx: &WorkflowInterceptorContext) -> SpanId {
-    ctx.context_value::<ScopeKey>()
-        .map_or_else(|| run.begin(ctx).id().clone(), |scope| scope.current.clone())
+fn current(run: &Rc<Run>, ctx: &WorkflowInterceptorContext) -> SpanRef {
+    ctx.context_value::<ScopeKey>().map_or_else(|| run.begin(ctx), |scope| scope.current.clone())
 }
 
 /// The header for what `operation` starts.
@@ -211,7 +213,7 @@ fn header_below(
     operation: &Operation,
     starts_run: bool,
 ) -> Option<(String, header::Payload)> {
-    let context = run.context_below(operation.id()?, starts_run);
+    let context = run.context_below(operation.span()?.id(), starts_run);
     Some((HEADER.to_owned(), header::to_payload(&context)))
 }
 
@@ -235,7 +237,8 @@ fn activity_span(
     activity_type: &str,
 ) -> Operation {
     run.count_operation();
-    Operation::start(run, &current(run, ctx), activity_type, SpanType::Custom, "activity")
+    let parent = Parent::Here(current(run, ctx));
+    Operation::start(run, &parent, activity_type, SpanType::Custom, "activity")
 }
 
 fn activity_outcome(result: &ScheduleActivityResult) -> Outcome {
@@ -274,7 +277,7 @@ impl WorkflowInterceptor for Interceptor {
         };
         WorkflowInterceptorFuture::new(async move {
             let root = run.begin(&ctx);
-            let scope = Scope { run: run.clone(), current: root.id().clone() };
+            let scope = Scope { run: run.clone(), current: root.clone() };
             let mut user = pin!(ctx.with_context_value::<ScopeKey, _>(scope, next.run(input)));
             let mut flusher = pin!(flusher::flush_by_rule(&run, &ctx));
             let _presence = Presence(&run);
@@ -396,7 +399,7 @@ impl WorkflowInterceptor for Interceptor {
             return next.run(input);
         };
         run.count_operation();
-        let parent = current(&run, &ctx);
+        let parent = Parent::Here(current(&run, &ctx));
         let kind = SpanType::AgentWorkflow;
         let child = Operation::start(&run, &parent, input.workflow_type(), kind, "child_workflow");
         input.headers_mut().extend(header_below(&run, &child, true));
@@ -428,7 +431,7 @@ impl WorkflowInterceptor for Interceptor {
             return next.run(input);
         };
         run.count_operation();
-        let context = run.context_below(&current(run, &ctx), false);
+        let context = run.context_below(current(run, &ctx).id(), false);
         input.headers_mut().insert(HEADER.to_owned(), header::to_payload(&context));
         next.run(input).map(resolution(run, |_| {}))
     }

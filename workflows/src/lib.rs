@@ -67,5 +67,5 @@ mod timetable;
 pub use flush::{Acknowledgement, FLUSH_ACTIVITY, FlushGroup, FlushReply, FlushRequest, digest};
 pub use header::{EXPLICIT_CONTEXT, from_payload, to_payload};
 pub use interceptor::WorkflowTracing;
-pub use span::{SpanBuilder, WorkflowSpan, WorkflowSpans};
+pub use span::{SpanBuilder, SpanHandle, WorkflowSpan, WorkflowSpans};
 pub use timetable::Timetable;

@@ -1,9 +1,9 @@
 use std::rc::Rc;
 
-use durable_spans_model::{SpanId, SpanType};
+use durable_spans_model::SpanType;
 
 use crate::{
-    recorder::{Outcome, SpanRef},
+    recorder::{Outcome, Parent, SpanRef},
     run::Run,
 };
 
@@ -19,7 +19,7 @@ impl Operation {
     /// `kind` says in the metadata what the span stands for.
     pub(crate) fn start(
         run: &Rc<Run>,
-        parent: &SpanId,
+        parent: &Parent,
         name: &str,
         span_type: SpanType,
         kind: &'static str,
@@ -30,9 +30,9 @@ impl Operation {
         operation
     }
 
-    /// The id to hang further spans under.
-    pub(crate) fn id(&self) -> Option<&SpanId> {
-        self.span.as_ref().map(SpanRef::id)
+    /// The span to hang further ones under.
+    pub(crate) fn span(&self) -> Option<&SpanRef> {
+        self.span.as_ref()
     }
 
     pub(crate) fn note(&self, name: &'static str, value: impl Into<serde_json::Value>) {

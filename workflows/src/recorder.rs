@@ -20,6 +20,24 @@ pub(crate) enum Outcome {
     Abandoned,
 }
 
+/// What a span hangs under.
+#[derive(Clone, Debug)]
+pub(crate) enum Parent {
+    /// A span of the same run.
+    Here(SpanRef),
+    /// A span that was recorded elsewhere.
+    Elsewhere(SpanId),
+}
+
+impl Parent {
+    pub(crate) fn id(&self) -> &SpanId {
+        match self {
+            Self::Here(span) => span.id(),
+            Self::Elsewhere(id) => id,
+        }
+    }
+}
+
 /// Names a span of a recorder. Stays valid, without effect, after the span has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct SpanRef {
@@ -49,16 +67,16 @@ pub(crate) struct Recorder {
     ended: VecDeque<(u64, Span)>,
     unacknowledged: Vec<Rc<FlushGroup>>,
     flushes: u32,
-    /// How many spans of one name began under one parent, within `epoch`: tells equal ones apart.
-    /// Epochs never come back, so older counts are not needed.
-    epoch: u64,
-    same_named: BTreeMap<(Option<SpanId>, String), u64>,
+    /// How many spans of one name began under a parent that is no span of this run, or has ended.
+    outside: BTreeMap<(Option<SpanId>, Cow<'static, str>), u64>,
 }
 
 #[derive(Debug)]
 struct OpenSpan {
     span: Span,
     announced: bool,
+    /// How many children of each name began: tells equal ones apart.
+    children: BTreeMap<Cow<'static, str>, u64>,
 }
 
 impl Recorder {
@@ -72,8 +90,7 @@ impl Recorder {
             ended: VecDeque::new(),
             unacknowledged: Vec::new(),
             flushes: 0,
-            epoch: 0,
-            same_named: BTreeMap::new(),
+            outside: BTreeMap::new(),
         }
     }
 
@@ -81,31 +98,26 @@ impl Recorder {
         &self.trace_id
     }
 
-    /// Opens a span under `parent`. `epoch` changes with each operation of the run.
+    /// Opens a span under `parent`. `draw` is as in [`Seed::span_id`].
     pub(crate) fn start(
         &mut self,
-        parent: Option<&SpanId>,
+        parent: Option<&Parent>,
         name: Cow<'static, str>,
         span_type: SpanType,
         at: Timestamp,
-        epoch: u64,
+        draw: impl FnOnce(u64) -> u64,
     ) -> SpanRef {
-        if self.epoch != epoch {
-            self.epoch = epoch;
-            self.same_named.clear();
-        }
-        let count =
-            self.same_named.entry((parent.cloned(), name.clone().into_owned())).or_default();
-        let id = self.seed.span_id(parent, &name, *count, epoch);
-        *count += 1;
-
+        let parent_id = parent.map(Parent::id);
+        let nth = self.count(parent, name.clone());
+        let id = self.seed.span_id(parent_id, &name, nth, draw);
         let mut span = Span::new(self.trace_id.clone(), id.clone(), name, at);
         span.span_type = span_type;
-        span.parent_id = parent.cloned();
+        span.parent_id = parent_id.cloned();
         span.group_id.clone_from(&self.group_id);
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.open.insert(sequence, OpenSpan { span, announced: false });
+        let open = OpenSpan { span, announced: false, children: BTreeMap::new() };
+        self.open.insert(sequence, open);
         SpanRef { sequence, id }
     }
 
@@ -167,7 +179,28 @@ impl Recorder {
     pub(crate) fn acknowledge(&mut self, acknowledged: &[Acknowledgement]) {
         self.unacknowledged.retain(|group| !acknowledged.contains(&group.acknowledgement()));
     }
+
+    /// How many spans of this name began under `parent` before. Counts are forgotten with the end
+    /// of the parent; children that begin later have numbers of their own.
+    fn count(&mut self, parent: Option<&Parent>, name: Cow<'static, str>) -> u64 {
+        let open = match parent {
+            Some(Parent::Here(span)) => self.open.get_mut(&span.sequence),
+            _ => None,
+        };
+        let (count, first) = match open {
+            Some(open) => (open.children.entry(name).or_default(), 0),
+            None => {
+                let key = (parent.map(|parent| parent.id().clone()), name);
+                (self.outside.entry(key).or_default(), OUTSIDE)
+            }
+        };
+        *count += 1;
+        first + *count - 1
+    }
 }
+
+/// `nth` counts in a range of its own where the parent is not open, so that no number comes twice.
+const OUTSIDE: u64 = 1 << 63;
 
 fn finish(span: &mut Span, outcome: Outcome, at: Timestamp) {
     span.end_timestamp = Some(at.max(span.start_timestamp));
@@ -196,8 +229,8 @@ mod tests {
     }
 
     fn start(recorder: &mut Recorder, parent: Option<&SpanRef>, name: &'static str) -> SpanRef {
-        let parent = parent.map(|span| span.id.clone());
-        recorder.start(parent.as_ref(), name.into(), SpanType::Custom, at(1), 0)
+        let parent = parent.cloned().map(Parent::Here);
+        recorder.start(parent.as_ref(), name.into(), SpanType::Custom, at(1), |_| 0)
     }
 
     fn flushed(groups: &[Rc<FlushGroup>]) -> Vec<(u32, Vec<(String, bool)>)> {
@@ -226,9 +259,22 @@ mod tests {
     }
 
     #[test]
+    fn children_that_begin_after_their_parent_has_ended_get_ids_of_their_own() {
+        let mut recorder = recorder();
+        let root = start(&mut recorder, None, "root");
+        let parent = start(&mut recorder, Some(&root), "parent");
+        let mut ids = vec![start(&mut recorder, Some(&parent), "step").id];
+        recorder.end(&parent, Outcome::Success, at(2));
+        ids.extend((0..2).map(|_| start(&mut recorder, Some(&parent), "step").id));
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 3);
+    }
+
+    #[test]
     fn an_end_before_the_start_is_moved_to_the_start_and_a_second_end_is_ignored() {
         let mut recorder = recorder();
-        let span = recorder.start(None, "late".into(), SpanType::Custom, at(100), 0);
+        let span = recorder.start(None, "late".into(), SpanType::Custom, at(100), |_| 0);
         recorder.end(&span, Outcome::Success, at(50));
         recorder.end(&span, Outcome::Canceled, at(500));
         recorder.update(&span, |span| span.name.clear());

@@ -13,13 +13,13 @@ use temporalio_workflow::workflow_interceptors::WorkflowInterceptorContext;
 
 use crate::{
     flush::{FlushGroup, FlushReply, FlushRequest},
-    recorder::{Outcome, Recorder, SpanRef},
+    recorder::{Outcome, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
 };
 
 /// Names of the random streams that we draw from. Changing one changes ids of runs in flight.
 const SEED_STREAM: &str = "durable-spans";
-const EPOCH_STREAM: &str = "durable-spans/";
+const PLACE_STREAMS: &str = "durable-spans/";
 
 pub(crate) type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
 
@@ -39,7 +39,6 @@ pub(crate) struct Run {
     /// The workflow's clock and random streams. Taken away when the run leaves memory, since it
     /// points back to what holds us.
     ctx: RefCell<Option<WorkflowInterceptorContext>>,
-    epoch: Cell<Option<(u64, u64)>>,
     own_command: Cell<bool>,
     flush_in_flight: Cell<bool>,
     closing: Cell<bool>,
@@ -73,7 +72,6 @@ impl Run {
             recorder: RefCell::new(None),
             root: RefCell::new(None),
             ctx: RefCell::new(None),
-            epoch: Cell::new(None),
             own_command: Cell::new(false),
             flush_in_flight: Cell::new(false),
             closing: Cell::new(false),
@@ -98,7 +96,7 @@ impl Run {
         *self.ctx.borrow_mut() = Some(ctx.clone());
         let name = self.start.workflow_type.clone();
         let root = self
-            .start(parent.as_ref(), name.into(), SpanType::AgentWorkflow)
+            .start(parent.map(Parent::Elsewhere).as_ref(), name.into(), SpanType::AgentWorkflow)
             .expect("the recorder was made just now");
         self.update(&root, |span| {
             span.start_timestamp = self.start.start_time;
@@ -126,13 +124,18 @@ impl Run {
     /// Opens a span, `None` if the run has left memory.
     pub(crate) fn start(
         &self,
-        parent: Option<&SpanId>,
+        parent: Option<&Parent>,
         name: Cow<'static, str>,
         span_type: SpanType,
     ) -> Option<SpanRef> {
-        let (at, epoch) = (self.now(), self.epoch());
+        let at = self.now();
+        let ctx = self.ctx.borrow();
+        let ctx = ctx.as_ref()?;
+        // The first draw of a stream follows from its name and the run's seed alone, whatever else
+        // was drawn. A reset gives the run another seed for what comes after it.
+        let draw = |place: u64| ctx.random_stream(format!("{PLACE_STREAMS}{place:x}")).random();
         let mut recorder = self.recorder.borrow_mut();
-        Some(recorder.as_mut()?.start(parent, name, span_type, at, epoch))
+        Some(recorder.as_mut()?.start(parent, name, span_type, at, draw))
     }
 
     pub(crate) fn update(&self, span: &SpanRef, change: impl FnOnce(&mut Span)) {
@@ -262,20 +265,5 @@ impl Run {
         let time: Option<SystemTime> =
             self.ctx.borrow().as_ref().and_then(WorkflowInterceptorContext::workflow_time);
         time.map_or(self.start.start_time, Timestamp::from)
-    }
-
-    /// A random number that is new with each operation of the run, and with each reset.
-    fn epoch(&self) -> u64 {
-        let operations = self.operations();
-        if let Some((at, epoch)) = self.epoch.get()
-            && at == operations
-        {
-            return epoch;
-        }
-        let ctx = self.ctx.borrow();
-        let Some(ctx) = ctx.as_ref() else { return 0 };
-        let epoch = ctx.random_stream(format!("{EPOCH_STREAM}{operations}")).random();
-        self.epoch.set(Some((operations, epoch)));
-        epoch
     }
 }

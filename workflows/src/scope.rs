@@ -1,9 +1,8 @@
 use std::rc::Rc;
 
-use durable_spans_model::SpanId;
 use temporalio_workflow::{SyncWorkflowContext, WorkflowContext, WorkflowContextKey};
 
-use crate::run::Run;
+use crate::{recorder::SpanRef, run::Run};
 
 /// Where in the trace the code that is being polled now stands.
 ///
@@ -11,7 +10,7 @@ use crate::run::Run;
 #[derive(Clone)]
 pub struct Scope {
     pub(crate) run: Rc<Run>,
-    pub(crate) current: SpanId,
+    pub(crate) current: SpanRef,
 }
 
 pub(crate) struct ScopeKey;

@@ -1,13 +1,13 @@
-use std::{any::Any, borrow::Cow, fmt::Display, future::Future, rc::Rc};
+use std::{any::Any, borrow::Cow, fmt::Display, future::Future, ops::Deref, rc::Rc};
 
-use durable_spans_model::{Span, SpanError, SpanId, SpanType, TraceContext};
+use durable_spans_model::{Span, SpanError, SpanType, TraceContext};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use temporalio_workflow::{SyncWorkflowContext, WorkflowContext};
 
 use crate::{
     outcome,
-    recorder::{Outcome, SpanRef},
+    recorder::{Outcome, Parent, SpanRef},
     run::Run,
     scope::{Scope, ScopeKey, Scoped},
 };
@@ -47,11 +47,19 @@ pub trait WorkflowSpans: Scoped + Sized {
         }
     }
 
+    /// The span that this code is in: the innermost scope, or the run's own span. To add what is
+    /// known only inside of it.
+    fn current_span(&self) -> SpanHandle {
+        let live =
+            self.scope().map(|scope| Live { run: scope.run.clone(), span: scope.current.clone() });
+        SpanHandle { live }
+    }
+
     /// The trace context of the current span, to be passed on by hand: in the input of an activity
     /// in another language, or in a message. `None` where the run is not traced.
     fn trace_context(&self) -> Option<TraceContext> {
         let scope = self.scope()?;
-        Some(scope.run.context_below(&scope.current, false))
+        Some(scope.run.context_below(scope.current.id(), false))
     }
 }
 
@@ -64,7 +72,7 @@ pub struct SpanBuilder<'a, C> {
     ctx: &'a C,
     name: Cow<'static, str>,
     span_type: SpanType,
-    parent: Option<SpanId>,
+    parent: Option<SpanRef>,
     input: Map<String, Value>,
     metadata: Map<String, Value>,
 }
@@ -91,23 +99,26 @@ impl<C: Scoped> SpanBuilder<'_, C> {
 
     /// Hangs the span under `parent` instead of the current span.
     pub fn child_of(mut self, parent: &WorkflowSpan) -> Self {
-        self.parent = parent.live.as_ref().map(|live| live.span.id().clone());
+        self.parent = parent.handle.live.as_ref().map(|live| live.span.clone());
         self
     }
 
     /// Begins the span and returns a guard. The span ends when the guard is ended or dropped; it
     /// does not become the current span.
     pub fn start(self) -> WorkflowSpan {
-        let Some(scope) = self.ctx.scope() else { return WorkflowSpan { live: None } };
-        let parent = self.parent.as_ref().unwrap_or(&scope.current);
-        let span = scope.run.start(Some(parent), self.name, self.span_type);
+        let Some(scope) = self.ctx.scope() else {
+            return WorkflowSpan { handle: SpanHandle { live: None } };
+        };
+        let parent = Parent::Here(self.parent.unwrap_or_else(|| scope.current.clone()));
+        let span = scope.run.start(Some(&parent), self.name, self.span_type);
         if let Some(span) = &span {
             scope.run.update(span, |span| {
                 span.input = self.input;
                 span.metadata = self.metadata;
             });
         }
-        WorkflowSpan { live: span.map(|span| Live { run: scope.run.clone(), span }) }
+        let live = span.map(|span| Live { run: scope.run.clone(), span });
+        WorkflowSpan { handle: SpanHandle { live } }
     }
 
     /// Runs `work` inside the span, which ends with it.
@@ -161,11 +172,9 @@ async fn within<W, F: Future>(
     }
 }
 
-/// A span that has begun. Ends when dropped, with SUCCESS unless something else was said.
-///
-/// Eviction from the worker's cache drops it without ending the span: replay makes it again.
-#[must_use = "dropping the guard ends the span"]
-pub struct WorkflowSpan {
+/// A span of this run, to add to while it is open. Has no effect on one that has ended, and where
+/// the run is not traced.
+pub struct SpanHandle {
     live: Option<Live>,
 }
 
@@ -174,7 +183,7 @@ struct Live {
     span: SpanRef,
 }
 
-impl WorkflowSpan {
+impl SpanHandle {
     /// Adds a named value to what came out.
     pub fn output(&self, name: impl Into<String>, value: impl Serialize) {
         self.update(|span| {
@@ -195,6 +204,36 @@ impl WorkflowSpan {
         Some(live.run.context_below(live.span.id(), false))
     }
 
+    fn scope(&self) -> Option<Scope> {
+        let live = self.live.as_ref()?;
+        Some(Scope { run: live.run.clone(), current: live.span.clone() })
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Span)) {
+        if let Some(live) = &self.live {
+            live.run.update(&live.span, change);
+        }
+    }
+}
+
+/// A span that has begun, and ends with this guard: when dropped with SUCCESS, unless something
+/// else was said. What can be added to it meanwhile is at [`SpanHandle`].
+///
+/// Eviction from the worker's cache drops it without ending the span: replay makes it again.
+#[must_use = "dropping the guard ends the span"]
+pub struct WorkflowSpan {
+    handle: SpanHandle,
+}
+
+impl Deref for WorkflowSpan {
+    type Target = SpanHandle;
+
+    fn deref(&self) -> &SpanHandle {
+        &self.handle
+    }
+}
+
+impl WorkflowSpan {
     /// Ends the span with SUCCESS.
     pub fn end(mut self) {
         self.finish(Outcome::Success);
@@ -210,19 +249,8 @@ impl WorkflowSpan {
         self.finish(Outcome::Canceled);
     }
 
-    fn scope(&self) -> Option<Scope> {
-        let live = self.live.as_ref()?;
-        Some(Scope { run: live.run.clone(), current: live.span.id().clone() })
-    }
-
-    fn update(&self, change: impl FnOnce(&mut Span)) {
-        if let Some(live) = &self.live {
-            live.run.update(&live.span, change);
-        }
-    }
-
     fn finish(&mut self, outcome: Outcome) {
-        if let Some(live) = self.live.take() {
+        if let Some(live) = self.handle.live.take() {
             live.run.end(&live.span, outcome);
         }
     }

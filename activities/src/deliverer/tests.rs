@@ -186,6 +186,21 @@ async fn a_flush_that_comes_again_is_sent_once_and_acknowledged_by_its_digest() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flush_that_comes_again_with_other_data_is_sent_again_and_counted_once() {
+    let sink = MemorySink::new();
+    let deliverer = Deliverer::new(sink.clone());
+    let mut flush = group(1, spans(0..2));
+    deliverer.take_flush("run", vec![flush.clone()], WAIT).await;
+    // Its workflow task was lost; in the next one, the first span had failed.
+    flush.spans[0].status = durable_spans_model::SpanStatus::Error;
+    let reply = deliverer.take_flush("run", vec![flush.clone()], WAIT).await;
+    assert_eq!(reply.acknowledged, [flush.acknowledgement()]);
+    assert_eq!(sink.spans(), flush.spans);
+    let statistics = deliverer.statistics();
+    assert_eq!((statistics.recorded, statistics.delivered, statistics.deferred), (2, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_an_open_and_an_ended_record_in_one_batch_the_ended_one_is_sent() {
     let gate = Gate::closed();
     let deliverer = Deliverer::new(gate.clone());

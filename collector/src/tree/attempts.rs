@@ -1,6 +1,9 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use durable_spans_model::Span;
+use serde_json::Value;
+
+use super::human;
 
 /// What a row says about attempts: how many an activity took, or which one this is.
 ///
@@ -20,7 +23,14 @@ pub(super) fn summary<'a>(span: &Span, children: impl Iterator<Item = &'a Span>)
             }
             Some(text)
         }
-        "activity_attempt" => Some(format!("attempt {}", number(span)?)),
+        "activity_attempt" => {
+            let mut text = format!("attempt {}", number(span)?);
+            let queue_ms = span.metadata.get("temporal.queue_ms").and_then(Value::as_u64);
+            if let Some(queue_ms @ 1..) = queue_ms {
+                text.push_str(&format!(", queued {}", human(Duration::from_millis(queue_ms))));
+            }
+            Some(text)
+        }
         _ => None,
     }
 }

@@ -62,6 +62,25 @@ late [STANDALONE] 12ms SUCCESS (parent pending)
 }
 
 #[test]
+fn calls_continued_runs_and_queue_times_are_told() {
+    let marked = |name: &str, value: Value| {
+        let mut span = span("s", None, 0, Some(5));
+        span.metadata.insert(name.into(), value);
+        render(&[span])
+    };
+    let call = marked("temporal.kind", "child_workflow".into());
+    assert_eq!(call, "s (call) [STANDALONE] 5ms SUCCESS\n");
+    let continued = marked("temporal.continued", true.into());
+    assert_eq!(continued, "s (continued) [STANDALONE] 5ms SUCCESS\n");
+    let mut queued = attempt("act", 1, 0);
+    queued.metadata.insert("temporal.queue_ms".into(), 1_500.into());
+    assert_eq!(
+        rows(&[queued])[0].to_string(),
+        "act#1 [STANDALONE] 100ms SUCCESS, attempt 1, queued 1.500s (parent pending)"
+    );
+}
+
+#[test]
 fn siblings_come_by_start_then_as_they_are_given() {
     let mut second = span("x", None, 5, Some(1));
     second.name = "b".into();
