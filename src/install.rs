@@ -1,8 +1,10 @@
 use std::time::Duration;
 
-use durable_spans_activity::{ActivityInterceptor, Deliverer, FlushActivity, SpanSink, Statistics};
+use durable_spans_activity::{
+    ActivityInterceptor, DeliverActivity, Deliverer, FlushActivity, SpanSink, Statistics,
+};
 use durable_spans_model::FlushPolicy;
-use durable_spans_workflow::{Timetable, WorkflowTracing};
+use durable_spans_workflow::{Courier, Timetable, WorkflowTracing};
 use temporalio_client::ClientOptions;
 use temporalio_sdk::{
     WorkerOptions,
@@ -79,6 +81,10 @@ impl DurableSpans {
                 without_activity_slots(&mut options.tuner);
             }
             options.register_activities(FlushActivity::new(self.deliverer.clone()));
+            options.register_activities(DeliverActivity::new(self.deliverer.clone()));
+            options
+                .register_workflow::<Courier>()
+                .map_err(|error| InstallError { reason: error.to_string() })?;
             let deliverer = self.deliverer.clone();
             let tracing = self
                 .workflow_tracing()

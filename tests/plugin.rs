@@ -1,7 +1,6 @@
 //! One line on the client traces the client and every worker made from it.
 
 #![cfg(feature = "plugin")]
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use durable_spans::{DurableSpans, MemorySink, WorkflowSpans};
 use temporalio_client::{Client, ClientOptions, WorkflowGetResultOptions, WorkflowStartOptions};

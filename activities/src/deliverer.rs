@@ -6,7 +6,7 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable};
 use durable_spans_model::Span;
-use durable_spans_workflow::{Acknowledgement, FlushGroup, FlushReply};
+use durable_spans_workflow::{Acknowledgement, FlushGroup};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -64,6 +64,19 @@ struct Item {
     counted: bool,
 }
 
+/// What became of a flush by the end of the wait.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) delivered: Vec<Acknowledgement>,
+    /// Bytes of JSON of the groups that were not delivered.
+    pub(crate) undelivered_bytes: usize,
+}
+
+/// The queue is full.
+struct NoRoom {
+    bytes: usize,
+}
+
 impl Deliverer {
     /// A deliverer to `sink`. Its task starts with the first span, on the runtime that hands it
     /// over.
@@ -101,69 +114,75 @@ impl Deliverer {
         self.statistics()
     }
 
-    /// Takes the groups of a run's flush and answers which of all of them have been delivered.
-    ///
-    /// `wait` is how long the answer may take; zero, or a sink that is known to be down, means at
-    /// once. The spans are delivered in any case, now or later.
+    /// Takes the groups of a run's flush, waits for them for at most `wait`, and answers which of
+    /// them have been delivered. A sink that is known to be down is not waited for. The spans are
+    /// delivered in any case, now or later, unless there is no room for them here.
     pub(crate) async fn take_flush(
         &self,
         run_id: &str,
         groups: Vec<FlushGroup>,
-        wait: Option<Duration>,
-    ) -> FlushReply {
+        wait: Duration,
+    ) -> Taken {
+        let mut taken = Taken::default();
         let mut parcels: Vec<(Acknowledgement, Arc<Parcel>)> = Vec::new();
         for group in groups {
             let acknowledgement = group.acknowledgement();
             let key = ParcelKey::new(run_id, acknowledgement);
-            // A closing run cannot keep its spans; one that goes on can, and sends them again.
-            let last_chance = wait.is_some();
-            if let Some(parcel) = self.enqueue(Some(key), group.spans, last_chance) {
-                parcels.push((acknowledgement, parcel));
+            match self.enqueue(Some(key), group.spans, false) {
+                Ok(parcel) => parcels.push((acknowledgement, parcel)),
+                Err(NoRoom { bytes }) => taken.undelivered_bytes += bytes,
             }
         }
-        if let Some(wait) = wait {
+        if !wait.is_zero() {
             let awaited: Vec<_> = parcels.iter().map(|(_, parcel)| parcel.clone()).collect();
             self.wait_for(awaited, wait).await;
         }
-        let delivered = parcels.into_iter().filter(|(_, parcel)| parcel.is_settled());
-        FlushReply { acknowledged: delivered.map(|(acknowledgement, _)| acknowledgement).collect() }
+        for (acknowledgement, parcel) in parcels {
+            if parcel.is_settled() {
+                taken.delivered.push(acknowledgement);
+            } else {
+                taken.undelivered_bytes += parcel.bytes();
+            }
+        }
+        taken
     }
 
     /// Takes what a closing run could not hand over through the flush activity. Does not wait.
     /// Spans that the activity has handed over after all are not taken twice.
     pub fn take_last(&self, run_id: &str, group: &FlushGroup) {
         let key = ParcelKey::new(run_id, group.acknowledgement());
-        self.enqueue(Some(key), group.spans.clone(), true);
+        // No room is counted and logged.
+        let _ = self.enqueue(Some(key), group.spans.clone(), true);
     }
 
     /// Takes one span of an activity, and waits up to `wait` for its delivery.
     pub(crate) async fn take_span(&self, span: Span, wait: Duration) {
-        if let Some(parcel) = self.enqueue(None, vec![span], true) {
+        if let Ok(parcel) = self.enqueue(None, vec![span], true) {
             self.wait_for(vec![parcel], wait).await;
         }
     }
 
     /// Puts spans into the queue, unless the very same are there already or have been delivered.
-    /// `None` if there is no room; then, with `last_chance`, they are counted as dropped.
+    /// Where there is no room, and this is their `last_chance`, they are counted as dropped.
     fn enqueue(
         &self,
         key: Option<ParcelKey>,
         spans: Vec<Span>,
         last_chance: bool,
-    ) -> Option<Arc<Parcel>> {
+    ) -> Result<Arc<Parcel>, NoRoom> {
         // Encoding outside of the lock: it is the expensive part.
         let spans: Vec<_> =
             spans.into_iter().map(|span| Arc::new(EncodedSpan::new(span))).collect();
         let bytes: usize = spans.iter().map(|span| span.encoded_len()).sum();
         let ended = spans.iter().filter(|span| span.span().end_timestamp.is_some()).count() as u64;
-        let parcel = Arc::new(Parcel::new(&spans));
+        let parcel = Arc::new(Parcel::new(&spans, bytes));
 
         let mut state = self.shared.lock();
         // The same flush with other content: its workflow task was lost, and the next one saw more
         // of history. The spans are sent again, and not counted again.
         let known = key.as_ref().and_then(|key| state.parcels.get(key));
         let fresh = match known {
-            Some(known) if known.has_content_of(&parcel) => return Some(known.clone()),
+            Some(known) if known.has_content_of(&parcel) => return Ok(known.clone()),
             Some(_) => false,
             None => true,
         };
@@ -179,7 +198,7 @@ impl Deliverer {
                     "spans dropped: {MAX_QUEUE_BYTES} bytes wait for the sink already"
                 );
             }
-            return None;
+            return Err(NoRoom { bytes });
         }
         state.counts.recorded += counted;
         state.deferred += counted;
@@ -195,7 +214,7 @@ impl Deliverer {
         self.ensure_running(&mut state);
         drop(state);
         self.shared.arrived.notify_one();
-        Some(parcel)
+        Ok(parcel)
     }
 
     /// The task ends with its runtime, so a later runtime starts another one.

@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use durable_spans_workflow::{FLUSH_ACTIVITY, FlushReply, FlushRequest};
+use durable_spans_workflow::{FLUSH_ACTIVITY, FREIGHT_BYTES, FlushReply, FlushRequest};
 use futures::{FutureExt, future::BoxFuture};
 use temporalio_common::ActivityDefinition;
 use temporalio_sdk::activities::{
     ActivityContext, ActivityDefinitions, ActivityError, ActivityImplementer, ExecutableActivity,
 };
 
-use crate::Deliverer;
+use crate::{Deliverer, deliverer::Taken};
+
+/// Bytes of JSON that a run which goes on may keep while the sink is down. A courier takes more.
+const KEPT_BYTES: usize = 4_000_000;
 
 /// How long the flush at a run's close waits for the sink.
 const CLOSING_WAIT: Duration = Duration::from_millis(900);
@@ -29,22 +32,26 @@ impl FlushActivity {
     }
 
     async fn flush(&self, ctx: ActivityContext, request: FlushRequest) -> FlushReply {
-        let info = ctx.info();
-        let run_id = info.workflow_run_id.as_deref().unwrap_or_default();
-        let spans: usize = request.groups.iter().map(|group| group.spans.len()).sum();
-        let wait = request.closing.then_some(CLOSING_WAIT);
-        let groups = request.groups.len();
-        let reply = self.deliverer.take_flush(run_id, request.groups, wait).await;
-        if request.closing && reply.acknowledged.len() < groups {
+        let run_id = ctx.info().workflow_run_id.as_deref().unwrap_or_default();
+        let wait = if request.closing { CLOSING_WAIT } else { Duration::ZERO };
+        let Taken { delivered, undelivered_bytes } =
+            self.deliverer.take_flush(run_id, request.groups, wait).await;
+        let couriers = match undelivered_bytes {
+            0 => 0,
+            bytes if request.closing || bytes > KEPT_BYTES => bytes.div_ceil(FREIGHT_BYTES),
+            _ => 0,
+        };
+        if couriers > 0 {
             tracing::warn!(
-                workflow_id = info.workflow_id,
+                workflow_id = ctx.info().workflow_id,
                 run_id,
-                spans,
-                "the run closes before the sink has confirmed all of its last spans; they stay \
-                 queued in this process"
+                couriers,
+                undelivered_bytes,
+                "the sink has not confirmed all spans of this run; couriers take them"
             );
         }
-        reply
+        let couriers = u32::try_from(couriers).unwrap_or(u32::MAX);
+        FlushReply { acknowledged: delivered, couriers }
     }
 }
 

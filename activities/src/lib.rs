@@ -4,8 +4,8 @@
 //!   tests, or one of your own.
 //! - [`Deliverer`] queues spans and sends them in batches, again and again until the sink takes
 //!   them. [`Statistics`] says what became of them.
-//! - [`FlushActivity`] is how a run's spans leave the workflow, [`ActivityInterceptor`] makes a
-//!   span of each attempt of an activity.
+//! - [`FlushActivity`] is how a run's spans leave the workflow, [`DeliverActivity`] how couriers
+//!   deliver what it could not; [`ActivityInterceptor`] makes a span of each attempt of an activity.
 //! - [`current_span`] gives activity code its span; [`in_trace`] gives client code a trace.
 //!
 //! Most users depend on the crate `durable-spans`, which installs all of this in one call.
@@ -19,6 +19,7 @@
 //! assert!(sink.spans().is_empty());
 //! ```
 
+mod courier;
 mod current;
 mod deliverer;
 mod flush;
@@ -31,6 +32,7 @@ mod sink;
 mod sink_error;
 mod statistics;
 
+pub use courier::DeliverActivity;
 pub use current::{ActivitySpan, current_context, current_span, in_trace};
 pub use deliverer::Deliverer;
 pub use flush::FlushActivity;

@@ -18,17 +18,24 @@ pub(crate) struct Parcel {
     settled: Notify,
     /// Hash of the spans' JSON. Never leaves the process.
     content: u64,
+    bytes: usize,
 }
 
 impl Parcel {
-    pub(crate) fn new(spans: &[Arc<EncodedSpan>]) -> Self {
+    /// `bytes` of JSON in all.
+    pub(crate) fn new(spans: &[Arc<EncodedSpan>], bytes: usize) -> Self {
         let mut content = DefaultHasher::new();
         spans.iter().for_each(|span| span.json().hash(&mut content));
         Self {
             remaining: AtomicUsize::new(spans.len()),
             settled: Notify::new(),
             content: content.finish(),
+            bytes,
         }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn has_content_of(&self, other: &Self) -> bool {

@@ -4,6 +4,7 @@
 
 mod codec;
 mod cost;
+mod couriers;
 mod endings;
 mod fuzz;
 mod harness;

@@ -57,6 +57,14 @@ pub struct FlushReply {
     /// as dropped.
     #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
     pub acknowledged: Vec<Acknowledgement>,
+    /// How many couriers shall take the other groups: none while the run can keep them. It is one
+    /// command each, so replay takes the number from here.
+    #[serde(rename = "c", default, skip_serializing_if = "is_zero")]
+    pub couriers: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Digest of which spans a group holds: their ids, and whether they had ended.
@@ -103,8 +111,10 @@ mod tests {
         spans[1].end_timestamp = Some(Timestamp::from_unix_ns(5));
         let ended = digest(&spans);
         assert_eq!((open, ended), (15_007_840_278_374_862_389, 4_245_206_448_106_531_844));
-        let reply = FlushReply { acknowledged: vec![(1, 2, 3)] };
+        let mut reply = FlushReply { acknowledged: vec![(1, 2, 3)], couriers: 0 };
         assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"a":[[1,2,3]]}"#);
+        reply.couriers = 2;
+        assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"a":[[1,2,3]],"c":2}"#);
         assert_eq!(serde_json::to_string(&FlushReply::default()).unwrap(), "{}");
         assert_eq!(serde_json::from_str::<FlushReply>(r#"{"later":1}"#).unwrap().acknowledged, []);
     }

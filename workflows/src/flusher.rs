@@ -4,16 +4,19 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     pin::Pin,
+    rc::Rc,
     task::Poll,
     time::Duration,
 };
 
 use temporalio_workflow::{
-    LocalActivityOptions, RetryPolicy, TimerOptions, WorkflowCancellationToken,
+    ChildWorkflowCancellationType, ChildWorkflowOptions, LocalActivityOptions, ParentClosePolicy,
+    RetryPolicy, TimerOptions, WorkflowCancellationToken,
     workflow_interceptors::WorkflowInterceptorContext,
 };
 
 use crate::{
+    courier::{Courier, Freight},
     flush::FlushSpans,
     outcome::RunEnd,
     recorder::{Outcome, SpanRef},
@@ -24,6 +27,9 @@ use crate::{
 /// The longest that the flush activity may hold a workflow task. Mid-run flushes only hand over and
 /// take milliseconds. The SDK does not count the wait for a free slot for local activities here.
 const LONGEST_FLUSH: Duration = Duration::from_millis(1_200);
+
+/// Name of the random stream that names couriers.
+const COURIER_STREAM: &str = "durable-spans/courier";
 
 /// How often the close flushes again because signals, updates or handlers made operations during
 /// the flush before.
@@ -117,17 +123,51 @@ async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
         let _own = run.own_commands();
         ctx.execute_local_activity(FlushSpans, request, options)
     };
-    let reply = activity.await;
-    if let Err(error) = &reply
-        && !ctx.is_replaying()
-    {
-        let spans: usize = groups.iter().map(|group| group.spans.len()).sum();
-        tracing::warn!(workflow_id = run.workflow_id(), closing, spans, %error, "a flush failed");
-        if closing {
-            run.rescue(&groups);
+    match activity.await {
+        Ok(reply) => {
+            run.acknowledge(&reply);
+            if reply.couriers > 0 {
+                send_couriers(run, ctx, reply.couriers).await;
+            }
+        }
+        Err(error) if !ctx.is_replaying() => {
+            let spans: usize = groups.iter().map(|group| group.spans.len()).sum();
+            tracing::warn!(workflow_id = run.workflow_id(), closing, spans, %error, "a flush failed");
+            if closing {
+                run.rescue(&groups);
+            }
+        }
+        Err(_) => {}
+    }
+    run.end_flush();
+}
+
+/// Starts couriers one after the other, since each start may carry a megabyte of a command. Their
+/// start is awaited, for an abandoned child that has not started when its parent closes never
+/// does; their end is not.
+async fn send_couriers(run: &Run, ctx: &WorkflowInterceptorContext, couriers: u32) {
+    for freight in run.freights(couriers, ctx.is_replaying()) {
+        let id: u128 = ctx.random_stream(COURIER_STREAM).random();
+        let options = ChildWorkflowOptions::builder()
+            .workflow_id(format!("durable-spans-courier-{id:032x}"))
+            .parent_close_policy(ParentClosePolicy::Abandon)
+            .cancel_type(ChildWorkflowCancellationType::Abandon)
+            .cancellation_token(WorkflowCancellationToken::new())
+            .build();
+        let start = {
+            let _own = run.own_commands();
+            ctx.start_child_workflow(Courier::run, freight.clone(), options)
+        };
+        if let Err(error) = start.await
+            && !ctx.is_replaying()
+        {
+            tracing::warn!(workflow_id = run.workflow_id(), %error, "a courier did not start");
+            if let Ok(freight) = Freight::unpack(&freight) {
+                let groups: Vec<_> = freight.groups.into_iter().map(Rc::new).collect();
+                run.rescue(&groups);
+            }
         }
     }
-    run.end_flush(reply.ok());
 }
 
 /// The timer is detached from cancellation: cancelling a run must not add a command of ours.

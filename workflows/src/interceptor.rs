@@ -23,6 +23,7 @@ use temporalio_workflow::{
 };
 
 use crate::{
+    courier::COURIER_WORKFLOW,
     flush::FlushGroup,
     flusher, header,
     operation::Operation,
@@ -105,7 +106,7 @@ enum Mode {
     Traced(Rc<Run>),
     /// The trace is not sampled: nothing is recorded here, and what this run starts learns it.
     Unsampled(TraceContext),
-    /// The run started before tracing was installed.
+    /// The run started before tracing was installed, or is a courier of ours.
     LeftAlone,
     /// A newer release started the run, by a flush rule that this one does not know.
     UnknownRule(u16),
@@ -115,6 +116,10 @@ impl Mode {
     fn of_run(view: &WorkflowContextView, tracing: &WorkflowTracing) -> Self {
         let start_time =
             view.start_time().map_or(Timestamp::from_unix_ns(i64::MAX), Timestamp::from);
+        // A traced courier would start couriers without end.
+        if view.workflow_type() == COURIER_WORKFLOW {
+            return Self::LeftAlone;
+        }
         let Some(policy) = tracing.timetable.policy_at(start_time) else { return Self::LeftAlone };
         let raw = view.raw();
         let context = header::of_start(

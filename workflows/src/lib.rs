@@ -24,6 +24,10 @@
 //! | R3: the run closes, by whatever end | always | 1 event of about 300 bytes |
 //! | opt-in: so many spans in the buffer, see [`FlushPolicy::when_buffered`][buffered] | off | 1 event each, and a change of instrumentation becomes a versioning event |
 //!
+//! Where the sink is down when a run closes, or the buffer of a run grows large meanwhile, the
+//! flush's result asks for couriers: abandoned child workflows of type [`COURIER_WORKFLOW`], which
+//! keep trying for seven days. Each costs the run 2 events and a workflow task (3 events).
+//!
 //! A mid-run flush hands the spans to the worker and returns at once. Only the flush at the close
 //! waits for the sink, about a second at most.
 //!
@@ -51,6 +55,7 @@
 //!
 //! [buffered]: durable_spans_model::FlushPolicy::when_buffered
 
+mod courier;
 mod flush;
 mod flusher;
 mod header;
@@ -64,6 +69,7 @@ mod scope;
 mod span;
 mod timetable;
 
+pub use courier::{COURIER_WORKFLOW, Courier, DELIVER_ACTIVITY, FREIGHT_BYTES, Freight};
 pub use flush::{Acknowledgement, FLUSH_ACTIVITY, FlushGroup, FlushReply, FlushRequest, digest};
 pub use header::{EXPLICIT_CONTEXT, from_payload, to_payload};
 pub use interceptor::WorkflowTracing;

@@ -180,6 +180,11 @@ impl Recorder {
         self.unacknowledged.retain(|group| !acknowledged.contains(&group.acknowledgement()));
     }
 
+    /// Takes every group that is still unacknowledged: somebody else answers for it from here on.
+    pub(crate) fn take_unacknowledged(&mut self) -> Vec<Rc<FlushGroup>> {
+        std::mem::take(&mut self.unacknowledged)
+    }
+
     /// How many spans of this name began under `parent` before. Counts are forgotten with the end
     /// of the parent; children that begin later have numbers of their own.
     fn count(&mut self, parent: Option<&Parent>, name: Cow<'static, str>) -> u64 {

@@ -9,9 +9,12 @@ use std::{
 use durable_spans_model::{
     FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId,
 };
-use temporalio_workflow::workflow_interceptors::WorkflowInterceptorContext;
+use temporalio_workflow::{
+    common::data_converters::RawValue, workflow_interceptors::WorkflowInterceptorContext,
+};
 
 use crate::{
+    courier::Freight,
     flush::{FlushGroup, FlushReply, FlushRequest},
     recorder::{Outcome, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
@@ -238,11 +241,27 @@ impl Run {
         FlushRequest { closing: self.closing.get(), groups }
     }
 
-    pub(crate) fn end_flush(&self, reply: Option<FlushReply>) {
-        self.flush_in_flight.set(false);
-        if let (Some(recorder), Some(reply)) = (self.recorder.borrow_mut().as_mut(), reply) {
+    /// Forgets what was acknowledged.
+    pub(crate) fn acknowledge(&self, reply: &FlushReply) {
+        if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
             recorder.acknowledge(&reply.acknowledged);
         }
+    }
+
+    pub(crate) fn end_flush(&self) {
+        self.flush_in_flight.set(false);
+    }
+
+    /// Packs what is unacknowledged for so many couriers. What would be too large for them goes to
+    /// the last resort.
+    pub(crate) fn freights(&self, couriers: u32, replaying: bool) -> Vec<RawValue> {
+        let groups = self.recorder.borrow_mut().as_mut().map(Recorder::take_unacknowledged);
+        let (freights, too_large) =
+            Freight::pack_for(couriers, &self.start.run_id, &groups.unwrap_or_default());
+        if !too_large.is_empty() && !replaying {
+            self.rescue(&[Rc::new(FlushGroup::new(u32::MAX, too_large))]);
+        }
+        freights
     }
 
     /// Gives away what a closing run could not flush.

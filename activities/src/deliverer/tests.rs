@@ -11,7 +11,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::*;
 use crate::MemorySink;
 
-const WAIT: Option<Duration> = Some(Duration::from_millis(900));
+const WAIT: Duration = Duration::from_millis(900);
 
 fn span(id: u128) -> Span {
     let mut span =
@@ -67,13 +67,15 @@ impl SpanSink for Gate {
 async fn what_arrives_while_a_request_is_in_flight_goes_together_in_batches_of_500() {
     let gate = Gate::closed();
     let deliverer = Deliverer::new(gate.clone());
-    deliverer.take_flush("first", vec![group(1, spans([0]))], None).await;
+    deliverer.take_flush("first", vec![group(1, spans([0]))], Duration::ZERO).await;
     while gate.calls().is_empty() {
         tokio::task::yield_now().await;
     }
     for run in 0..120u128 {
         let ids = (1..=10).map(|id| 1 + run * 10 + id);
-        deliverer.take_flush(&format!("run {run}"), vec![group(1, spans(ids))], None).await;
+        deliverer
+            .take_flush(&format!("run {run}"), vec![group(1, spans(ids))], Duration::ZERO)
+            .await;
     }
     gate.open(10);
     let statistics = deliverer.flush(Duration::from_secs(1)).await;
@@ -109,7 +111,7 @@ async fn an_outage_loses_nothing_and_retry_after_is_obeyed() {
     });
     let deliverer = Deliverer::new(gate.clone());
     let reply = deliverer.take_flush("run", vec![group(1, spans(0..3))], WAIT).await;
-    assert!(reply.acknowledged.is_empty());
+    assert!(reply.delivered.is_empty());
     assert_eq!(deliverer.statistics().deferred, 3);
     let statistics = deliverer.flush(Duration::from_secs(600)).await;
     assert_eq!((statistics.delivered, statistics.deferred), (3, 0));
@@ -139,7 +141,7 @@ async fn one_bad_span_among_450_is_dropped_alone() {
     });
     let deliverer = Deliverer::new(gate.clone());
     let reply = deliverer.take_flush("run", vec![group(1, spans(0..450))], WAIT).await;
-    assert_eq!(reply.acknowledged.len(), 1, "a dropped span holds nothing back");
+    assert_eq!(reply.delivered.len(), 1, "a dropped span holds nothing back");
     let statistics = deliverer.statistics();
     assert_eq!((statistics.recorded, statistics.delivered, statistics.deferred), (450, 449, 0));
     assert_eq!(statistics.dropped[&DropReason::Rejected], 1);
@@ -153,7 +155,7 @@ async fn a_hanging_sink_is_waited_for_once_and_the_answer_comes_within_a_second(
     let deliverer = Deliverer::new(gate.clone());
     let start = Instant::now();
     let reply = deliverer.take_flush("one", vec![group(1, spans([1]))], WAIT).await;
-    assert!(reply.acknowledged.is_empty());
+    assert!(reply.delivered.is_empty());
     assert_eq!(start.elapsed().as_millis(), 900);
     let start = Instant::now();
     for run in 2..100 {
@@ -164,7 +166,7 @@ async fn a_hanging_sink_is_waited_for_once_and_the_answer_comes_within_a_second(
     gate.open(10);
     assert_eq!(deliverer.flush(Duration::from_secs(1)).await.deferred, 0);
     let reply = deliverer.take_flush("last", vec![group(1, spans([5000]))], WAIT).await;
-    assert_eq!(reply.acknowledged.len(), 1, "once it has answered, a close waits again");
+    assert_eq!(reply.delivered.len(), 1, "once it has answered, a close waits again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,16 +174,16 @@ async fn a_flush_that_comes_again_is_sent_once_and_acknowledged_by_its_digest() 
     let sink = MemorySink::new();
     let deliverer = Deliverer::new(sink.clone());
     let first = group(1, spans(0..3));
-    let handed_over = deliverer.take_flush("run", vec![first.clone()], None).await;
-    assert!(handed_over.acknowledged.is_empty(), "mid-run nobody waits");
+    let handed_over = deliverer.take_flush("run", vec![first.clone()], Duration::ZERO).await;
+    assert!(handed_over.delivered.is_empty(), "mid-run nobody waits");
     let second = group(2, spans(3..5));
     let reply = deliverer.take_flush("run", vec![first.clone(), second.clone()], WAIT).await;
-    assert_eq!(reply.acknowledged, [first.acknowledgement(), second.acknowledgement()]);
+    assert_eq!(reply.delivered, [first.acknowledgement(), second.acknowledgement()]);
     assert_eq!(deliverer.statistics().recorded, 5);
     // The same flush number with other spans, as another version of the code records them.
     let other = group(1, spans(10..12));
     let reply = deliverer.take_flush("run", vec![other.clone()], WAIT).await;
-    assert_eq!(reply.acknowledged, [other.acknowledgement()]);
+    assert_eq!(reply.delivered, [other.acknowledgement()]);
     assert_eq!(sink.spans().len(), 7);
 }
 
@@ -194,7 +196,7 @@ async fn a_flush_that_comes_again_with_other_data_is_sent_again_and_counted_once
     // Its workflow task was lost; in the next one, the first span had failed.
     flush.spans[0].status = durable_spans_model::SpanStatus::Error;
     let reply = deliverer.take_flush("run", vec![flush.clone()], WAIT).await;
-    assert_eq!(reply.acknowledged, [flush.acknowledgement()]);
+    assert_eq!(reply.delivered, [flush.acknowledgement()]);
     assert_eq!(sink.spans(), flush.spans);
     let statistics = deliverer.statistics();
     assert_eq!((statistics.recorded, statistics.delivered, statistics.deferred), (2, 2, 0));
@@ -206,12 +208,12 @@ async fn of_an_open_and_an_ended_record_in_one_batch_the_ended_one_is_sent() {
     let deliverer = Deliverer::new(gate.clone());
     let open = Span { end_timestamp: None, ..span(1) };
     let other = Span { end_timestamp: None, ..span(2) };
-    deliverer.take_flush("run", vec![group(1, vec![span(0)])], None).await;
+    deliverer.take_flush("run", vec![group(1, vec![span(0)])], Duration::ZERO).await;
     while gate.calls().is_empty() {
         tokio::task::yield_now().await;
     }
-    deliverer.take_flush("run", vec![group(2, vec![open, other])], None).await;
-    deliverer.take_flush("run", vec![group(3, vec![span(1)])], None).await;
+    deliverer.take_flush("run", vec![group(2, vec![open, other])], Duration::ZERO).await;
+    deliverer.take_flush("run", vec![group(3, vec![span(1)])], Duration::ZERO).await;
     gate.open(5);
     let statistics = deliverer.flush(Duration::from_secs(1)).await;
     assert_eq!(gate.memory.batches(), [1, 2]);
@@ -224,7 +226,7 @@ fn spans_on_their_way_when_a_runtime_ends_are_delivered_by_the_next_one() {
     let deliverer = Deliverer::new(gate.clone());
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime().block_on(async {
-        deliverer.take_flush("run", vec![group(1, spans(0..3))], None).await;
+        deliverer.take_flush("run", vec![group(1, spans(0..3))], Duration::ZERO).await;
         while gate.calls().is_empty() {
             tokio::task::yield_now().await;
         }

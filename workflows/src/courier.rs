@@ -1,0 +1,273 @@
+//! Carries the last spans of a run past its close, while the sink is down.
+#![expect(missing_docs, reason = "the constants that the workflow macros generate have none")]
+
+use std::{io::Read, io::Write, time::Duration};
+
+use durable_spans_model::{InvalidSpan, Span};
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use serde::{Deserialize, Serialize};
+use temporalio_workflow::{
+    LocalActivityOptions, RetryPolicy, WorkflowContext, WorkflowResult,
+    common::{
+        ActivityDefinition, data_converters::RawValue, error::ApplicationFailure,
+        protos::temporal::api::common::v1::Payload,
+    },
+    workflow, workflow_methods,
+};
+
+use crate::flush::FlushGroup;
+
+/// Workflow type of the courier. It is in histories, so it may never change.
+pub const COURIER_WORKFLOW: &str = "durable_spans.courier";
+
+/// Activity type by which a courier delivers. It is in histories, so it may never change.
+pub const DELIVER_ACTIVITY: &str = "durable_spans.deliver";
+
+/// Bytes of JSON that a courier is meant to carry. The flush activity asks for as many couriers as
+/// that takes.
+pub const FREIGHT_BYTES: usize = 1_000_000;
+
+/// The most that a courier may carry, compressed. Temporal refuses payloads over 2 MiB, and the
+/// user's codec may add to this.
+const MAX_PACKED_BYTES: usize = 1_400_000;
+
+/// How long a courier tries.
+const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Between the tries of a courier: from this, doubling, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// How long one try may take.
+const LONGEST_TRY: Duration = Duration::from_secs(5);
+
+/// How many lost spans are named when a courier gives up.
+const NAMED_SPANS: usize = 20;
+
+/// What a courier carries: flushes of a run that the sink has not confirmed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Freight {
+    /// The run that recorded the spans.
+    pub run_id: String,
+    /// The spans, by the flush that first carried them.
+    pub groups: Vec<FlushGroup>,
+}
+
+impl Freight {
+    /// As the input of a courier: compressed JSON, which the user's payload codec will encode.
+    pub(crate) fn pack(&self) -> RawValue {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        let json = serde_json::to_vec(self).expect("strings and numbers always make JSON");
+        gzip.write_all(&json).expect("a buffer takes every byte");
+        let data = gzip.finish().expect("a buffer takes every byte");
+        let encoding = ("encoding".to_owned(), b"binary/plain".to_vec());
+        RawValue::new(vec![Payload { metadata: [encoding].into(), data, ..Payload::default() }])
+    }
+
+    /// Reads the input of a courier.
+    ///
+    /// # Errors
+    ///
+    /// When it is not what [`Freight`] makes, for example because it is still encrypted.
+    pub fn unpack(input: &RawValue) -> Result<Self, InvalidSpan> {
+        let unreadable = || InvalidSpan::new("courier input", "is not compressed spans");
+        let payload = input.payloads.first().ok_or_else(unreadable)?;
+        let mut json = Vec::new();
+        GzDecoder::new(payload.data.as_slice()).read_to_end(&mut json).map_err(|_| unreadable())?;
+        serde_json::from_slice(&json).map_err(|_| unreadable())
+    }
+
+    /// Packs the groups for exactly `couriers` couriers. Replay takes the number from history while
+    /// the spans come from today's code, so some may carry nothing, and what would be too large
+    /// for its courier is given back as lost.
+    pub(crate) fn pack_for(
+        couriers: u32,
+        run_id: &str,
+        groups: &[std::rc::Rc<FlushGroup>],
+    ) -> (Vec<RawValue>, Vec<Span>) {
+        let couriers = couriers as usize;
+        let total: usize = groups.iter().flat_map(|group| &group.spans).map(json_len).sum();
+        let share = total / couriers.max(1) + 1;
+        let mut freights: Vec<Vec<FlushGroup>> = vec![Vec::new(); couriers];
+        let mut before = 0;
+        for group in groups {
+            let mut parts: Vec<Vec<Span>> = vec![Vec::new(); couriers];
+            for span in &group.spans {
+                let courier = (before / share).min(couriers.saturating_sub(1));
+                before += json_len(span);
+                parts[courier].push(span.clone());
+            }
+            for (courier, spans) in parts.into_iter().enumerate() {
+                if !spans.is_empty() {
+                    freights[courier].push(FlushGroup::new(group.flush, spans));
+                }
+            }
+        }
+        let mut lost = Vec::new();
+        let packed = freights.into_iter().map(|groups| {
+            let mut freight = Self { run_id: run_id.to_owned(), groups };
+            loop {
+                let packed = freight.pack();
+                let bytes: usize = packed.payloads.iter().map(|payload| payload.data.len()).sum();
+                if bytes <= MAX_PACKED_BYTES {
+                    return packed;
+                }
+                for group in &mut freight.groups {
+                    let kept = group.spans.len() / 2;
+                    lost.extend(group.spans.split_off(kept));
+                    *group = FlushGroup::new(group.flush, std::mem::take(&mut group.spans));
+                }
+                freight.groups.retain(|group| !group.spans.is_empty());
+            }
+        });
+        (packed.collect(), lost)
+    }
+}
+
+fn json_len(span: &Span) -> usize {
+    serde_json::to_vec(span).map_or(0, |json| json.len())
+}
+
+/// The courier: a child workflow that outlives the run whose spans it carries. It is never traced.
+///
+/// It tries by a local activity, so it works wherever the run's workflow worker works, whoever
+/// serves the activities of its task queue. Each try costs its own history 6 events.
+#[workflow]
+#[derive(Default)]
+pub struct Courier;
+
+#[workflow_methods]
+impl Courier {
+    /// Delivers, for seven days if need be.
+    #[run(name = COURIER_WORKFLOW)]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, freight: RawValue) -> WorkflowResult<()> {
+        let mut pause = FIRST_PAUSE;
+        // The sum of the pauses instead of the clock, which replay may read otherwise.
+        let mut waited = Duration::ZERO;
+        loop {
+            let mut once = RetryPolicy::default();
+            once.set_maximum_attempts(1);
+            let options = LocalActivityOptions::builder()
+                .schedule_to_close_timeout(LONGEST_TRY)
+                .retry_policy(once)
+                .build();
+            let delivery = ctx.execute_local_activity(Deliver, freight.clone(), options).await;
+            if matches!(delivery, Ok(true)) {
+                return Ok(());
+            }
+            if waited >= PATIENCE {
+                break;
+            }
+            ctx.timer(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        let message = loss(&freight);
+        if !ctx.is_replaying() {
+            tracing::error!(workflow_id = ctx.workflow_id(), "{message}");
+        }
+        Err(ApplicationFailure::non_retryable(message).into())
+    }
+}
+
+/// What is lost when a courier gives up, by number and name.
+fn loss(freight: &RawValue) -> String {
+    let groups = Freight::unpack(freight).map(|freight| freight.groups).unwrap_or_default();
+    let spans: Vec<&Span> = groups.iter().flat_map(|group| &group.spans).collect();
+    let named: Vec<String> =
+        spans.iter().take(NAMED_SPANS).map(|span| format!("{} {}", span.name, span.id)).collect();
+    let more = if spans.len() > NAMED_SPANS { ", …" } else { "" };
+    format!("gave up, {} spans are lost: {}{more}", spans.len(), named.join(", "))
+}
+
+/// How the courier names the activity that delivers. The activity half registers it. Its output
+/// says whether the sink has confirmed everything.
+struct Deliver;
+
+impl ActivityDefinition for Deliver {
+    type Input = RawValue;
+    type Output = bool;
+
+    fn name(&self) -> &str {
+        DELIVER_ACTIVITY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use durable_spans_model::{SpanId, Timestamp, TraceId};
+
+    fn group(flush: u32, spans: std::ops::Range<u128>, text: &str) -> Rc<FlushGroup> {
+        let spans = spans.map(|id| {
+            let start = Timestamp::from_unix_ns(0);
+            let mut span = Span::new(TraceId::from_bits(1), SpanId::from_bits(id), "s", start);
+            span.input.insert("text".into(), text.into());
+            span
+        });
+        Rc::new(FlushGroup::new(flush, spans.collect()))
+    }
+
+    fn ids(freights: &[RawValue]) -> Vec<u128> {
+        let freights = freights.iter().map(|packed| Freight::unpack(packed).unwrap());
+        let groups = freights.flat_map(|freight| freight.groups);
+        groups.flat_map(|group| group.spans).filter_map(|span| span.id.bits()).collect()
+    }
+
+    #[test]
+    fn one_courier_carries_the_groups_as_they_are() {
+        let groups = [group(1, 0..3, "x"), group(4, 3..5, "y")];
+        let (packed, lost) = Freight::pack_for(1, "run", &groups);
+        let freight = Freight::unpack(&packed[0]).unwrap();
+        assert_eq!(freight.run_id, "run");
+        assert_eq!(freight.groups, groups.map(|group| (*group).clone()));
+        assert!(lost.is_empty());
+    }
+
+    #[test]
+    fn several_couriers_share_the_spans_and_each_is_started_even_with_nothing() {
+        let groups = [group(1, 0..100, "x")];
+        let (packed, lost) = Freight::pack_for(3, "run", &groups);
+        assert_eq!(packed.len(), 3);
+        assert!(lost.is_empty());
+        assert_eq!(ids(&packed), (0..100).collect::<Vec<_>>());
+        let (packed, _) = Freight::pack_for(5, "run", &[]);
+        assert_eq!(packed.len(), 5);
+        assert!(ids(&packed).is_empty());
+    }
+
+    #[test]
+    fn what_is_too_large_for_its_courier_is_given_back_as_lost() {
+        // Random digits, which do not compress well.
+        let mut state = 1u64;
+        let noise: String = (0..20_000)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                char::from(b'!' + (state >> 33) as u8 % 90)
+            })
+            .collect();
+        let spans = |range: std::ops::Range<u128>| -> Rc<FlushGroup> {
+            let mut group = (*group(1, range, "")).clone();
+            for (index, span) in group.spans.iter_mut().enumerate() {
+                let text = format!("{}{}", &noise[index * 100..], &noise[..index * 100]);
+                span.input.insert("text".into(), text.into());
+            }
+            Rc::new(FlushGroup::new(1, group.spans))
+        };
+        let groups = [spans(0..190)];
+        let (packed, lost) = Freight::pack_for(1, "run", &groups);
+        let carried = ids(&packed);
+        assert!(!lost.is_empty() && !carried.is_empty());
+        assert_eq!(carried.len() + lost.len(), 190);
+        assert!(packed[0].payloads[0].data.len() <= MAX_PACKED_BYTES);
+    }
+
+    #[test]
+    fn a_freight_that_cannot_be_read_is_an_error() {
+        let encrypted = RawValue::new(vec![Payload { data: b"?".to_vec(), ..Default::default() }]);
+        assert!(Freight::unpack(&encrypted).is_err());
+        assert!(Freight::unpack(&RawValue::default()).is_err());
+    }
+}
