@@ -4,7 +4,7 @@ use durable_spans_activity::{
     ActivityInterceptor, DeliverActivity, Deliverer, FlushActivity, SpanSink, Statistics,
 };
 use durable_spans_model::FlushPolicy;
-use durable_spans_workflow::{Courier, Timetable, WorkflowTracing};
+use durable_spans_workflow::{Courier, Limits, Timetable, WorkflowTracing};
 use temporalio_client::ClientOptions;
 use temporalio_sdk::{
     WorkerOptions,
@@ -31,6 +31,7 @@ pub struct DurableSpans {
     deliverer: Deliverer,
     timetable: Timetable,
     policy: FlushPolicy,
+    limits: Limits,
 }
 
 impl DurableSpans {
@@ -40,6 +41,7 @@ impl DurableSpans {
             deliverer: Deliverer::new(sink),
             timetable: Timetable::new(),
             policy: FlushPolicy::new(),
+            limits: Limits::new(),
         }
     }
 
@@ -55,6 +57,13 @@ impl DurableSpans {
     #[must_use]
     pub fn flush_policy(mut self, policy: FlushPolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// How much a run may record. What is over a limit is cut with a mark, or counted as dropped.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -120,7 +129,7 @@ impl DurableSpans {
     }
 
     fn workflow_tracing(&self) -> WorkflowTracing {
-        WorkflowTracing::new().timetable(self.timetable.clone())
+        WorkflowTracing::new().timetable(self.timetable.clone()).limits(self.limits)
     }
 }
 

@@ -86,7 +86,7 @@ pub use durable_spans_model::{
     Timestamp, TraceContext, TraceId,
 };
 pub use durable_spans_workflow::{
-    SpanBuilder, SpanHandle, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing,
+    Limits, SpanBuilder, SpanHandle, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing,
 };
 pub use install::{DurableSpans, InstallError};
 

@@ -147,6 +147,13 @@ impl Deliverer {
         taken
     }
 
+    /// Counts spans that were dropped before they came here.
+    pub(crate) fn count_dropped(&self, reason: DropReason, spans: u64) {
+        let mut state = self.shared.lock();
+        state.counts.recorded += spans;
+        *state.counts.dropped.entry(reason).or_default() += spans;
+    }
+
     /// Takes what a closing run could not hand over through the flush activity. Does not wait.
     /// Spans that the activity has handed over after all are not taken twice.
     pub fn take_last(&self, run_id: &str, group: &FlushGroup) {
@@ -187,7 +194,8 @@ impl Deliverer {
             None => true,
         };
         let counted = if fresh { ended } else { 0 };
-        if state.queue_bytes + bytes > MAX_QUEUE_BYTES {
+        // What is larger than the whole queue must fit in once, too.
+        if state.queue_bytes > 0 && state.queue_bytes + bytes > MAX_QUEUE_BYTES {
             if last_chance {
                 state.counts.recorded += counted;
                 *state.counts.dropped.entry(DropReason::QueueFull).or_default() += counted;

@@ -9,7 +9,7 @@ use temporalio_sdk::activities::{
     ActivityContext, ActivityDefinitions, ActivityError, ActivityImplementer, ExecutableActivity,
 };
 
-use crate::{Deliverer, deliverer::Taken};
+use crate::{Deliverer, DropReason, deliverer::Taken};
 
 /// Bytes of JSON that a run which goes on may keep while the sink is down. A courier takes more.
 const KEPT_BYTES: usize = 4_000_000;
@@ -33,6 +33,12 @@ impl FlushActivity {
 
     async fn flush(&self, ctx: ActivityContext, request: FlushRequest) -> FlushReply {
         let run_id = ctx.info().workflow_run_id.as_deref().unwrap_or_default();
+        if request.dropped > 0 {
+            let (spans, reason) = (request.dropped, DropReason::BufferFull);
+            self.deliverer.count_dropped(reason, spans);
+            let reason = reason.as_str();
+            tracing::warn!(run_id, spans, reason, "spans dropped: the run's buffer is full");
+        }
         let wait = if request.closing { CLOSING_WAIT } else { Duration::ZERO };
         let Taken { delivered, undelivered_bytes } =
             self.deliverer.take_flush(run_id, request.groups, wait).await;

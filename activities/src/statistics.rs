@@ -39,6 +39,8 @@ impl fmt::Display for Statistics {
 pub enum DropReason {
     /// The sink refused this very span: malformed, of a foreign trace, too large.
     Rejected,
+    /// The run had recorded more than its buffer may hold.
+    BufferFull,
     /// The queue was full when a closing run or an activity handed it over.
     QueueFull,
 }
@@ -48,6 +50,7 @@ impl DropReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
+            Self::BufferFull => "buffer_full",
             Self::QueueFull => "queue_full",
         }
     }

@@ -6,14 +6,14 @@ use std::{
 };
 
 use durable_spans::{
-    DropReason, DurableSpans, MemorySink, SgpOptions, SgpSink, Statistics, WorkflowTracing,
+    DropReason, DurableSpans, Limits, MemorySink, SgpOptions, SgpSink, Statistics, WorkflowTracing,
 };
 use durable_spans_collector::{Collector, RunningCollector};
 use temporalio_client::WorkflowGetResultOptions;
 
 use crate::{
-    harness::{Fleet, all_ended, facts, of_workflow, replayed_spans, while_running},
-    workflows::{Named, Order, Quiet, Ship, Work},
+    harness::{Fleet, all_ended, facts, named, of_workflow, replayed_spans, while_running},
+    workflows::{Large, Named, Order, Quiet, Ship, Work},
 };
 
 async fn collector(key: Option<&str>) -> (tempfile::TempDir, RunningCollector) {
@@ -147,4 +147,29 @@ async fn a_last_flush_that_fails_gives_its_spans_to_the_last_resort() {
     let run_id = handle.run_id().unwrap().to_owned();
     let names = ["Quiet", "step", "step"].map(str::to_owned).to_vec();
     assert_eq!(*rescued.lock().unwrap(), [(run_id, names)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_five_megabytes_and_a_full_buffer_harm_no_run_and_are_told() {
+    let sink = MemorySink::new();
+    let spans = DurableSpans::new(sink.clone()).limits(Limits::new().buffer_spans(10));
+    let fleet = Fleet::with("limits", spans, sink, Default::default()).await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work);
+    options.register_workflow::<Large>().unwrap();
+    while_running(fleet.worker(options), async {
+        let start = fleet.client.start_workflow(Large::run, 14, fleet.start_options());
+        let handle = start.await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+    })
+    .await;
+    let spans = fleet.sink.spans();
+    let statistics = fleet.spans.statistics();
+    // "large", 14 steps and the root, of which 10 and the root fit.
+    assert_eq!(counts(&statistics), (16, 11, 0, 5));
+    assert_eq!(statistics.dropped[&DropReason::BufferFull], 5);
+    assert_eq!(named(&spans, "Large").metadata["durable_spans.dropped"], 5);
+    let large = named(&spans, "large");
+    assert!(large.input["text"].as_str().unwrap().ends_with("(truncated, 5000002 bytes)"));
+    assert_eq!(large.metadata["truncated"], serde_json::json!(["input.text"]));
 }

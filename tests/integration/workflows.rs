@@ -351,3 +351,18 @@ impl Race {
         Ok(())
     }
 }
+
+/// More than its buffer may hold.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Large;
+
+#[workflow_methods]
+impl Large {
+    #[run(name = "Large")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, spans: u32) -> WorkflowResult<()> {
+        ctx.span("large").input("text", "x".repeat(5_000_000)).start().end();
+        record(ctx, spans);
+        Ok(())
+    }
+}

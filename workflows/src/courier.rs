@@ -240,23 +240,18 @@ mod tests {
 
     #[test]
     fn what_is_too_large_for_its_courier_is_given_back_as_lost() {
-        // Random digits, which do not compress well.
+        // Random characters, which do not compress well.
         let mut state = 1u64;
-        let noise: String = (0..20_000)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                char::from(b'!' + (state >> 33) as u8 % 90)
-            })
-            .collect();
-        let spans = |range: std::ops::Range<u128>| -> Rc<FlushGroup> {
-            let mut group = (*group(1, range, "")).clone();
-            for (index, span) in group.spans.iter_mut().enumerate() {
-                let text = format!("{}{}", &noise[index * 100..], &noise[..index * 100]);
-                span.input.insert("text".into(), text.into());
-            }
-            Rc::new(FlushGroup::new(1, group.spans))
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'0' + (state >> 33) as u8 % 64)
         };
-        let groups = [spans(0..190)];
+        let mut group = (*group(1, 0..190, "")).clone();
+        for span in &mut group.spans {
+            let text: String = (0..20_000).map(|_| noise()).collect();
+            span.input.insert("text".into(), text.into());
+        }
+        let groups = [Rc::new(FlushGroup::new(1, group.spans))];
         let (packed, lost) = Freight::pack_for(1, "run", &groups);
         let carried = ids(&packed);
         assert!(!lost.is_empty() && !carried.is_empty());

@@ -18,6 +18,9 @@ pub struct FlushRequest<G = FlushGroup> {
     /// Whether the run is about to close. Then the activity waits for the sink, within its budget;
     /// otherwise it hands over and answers at once.
     pub closing: bool,
+    /// Spans that were over the limits of the run's buffer since the flush before.
+    #[serde(default)]
+    pub dropped: u64,
     /// The spans, by the flush that first carried them.
     pub groups: Vec<G>,
 }

@@ -89,6 +89,7 @@ pub(crate) async fn close(
             Outcome::Success
         }
     };
+    run.note_drops(root);
     run.end(root, outcome);
     run.begin_closing();
     poll_fn(|cx| {

@@ -26,6 +26,7 @@ use crate::{
     courier::COURIER_WORKFLOW,
     flush::FlushGroup,
     flusher, header,
+    limits::Limits,
     operation::Operation,
     outcome,
     recorder::{Outcome, Parent, SpanRef},
@@ -49,6 +50,7 @@ type CancellableNext<I, T> = WorkflowNext<'static, I, CancellableWorkflowOutboun
 #[derive(Clone, Default)]
 pub struct WorkflowTracing {
     timetable: Timetable,
+    limits: Limits,
     observer: Option<Observer>,
     last_resort: Option<LastResort>,
 }
@@ -63,6 +65,13 @@ impl WorkflowTracing {
     #[must_use]
     pub fn timetable(mut self, timetable: Timetable) -> Self {
         self.timetable = timetable;
+        self
+    }
+
+    /// Says how much a run may record.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -148,6 +157,7 @@ impl Mode {
                 };
                 Self::Traced(Rc::new(Run::new(
                     start,
+                    tracing.limits,
                     tracing.observer.clone(),
                     tracing.last_resort.clone(),
                 )))

@@ -60,6 +60,7 @@ mod flush;
 mod flusher;
 mod header;
 mod interceptor;
+mod limits;
 mod operation;
 mod outcome;
 mod recorder;
@@ -73,5 +74,6 @@ pub use courier::{COURIER_WORKFLOW, Courier, DELIVER_ACTIVITY, FREIGHT_BYTES, Fr
 pub use flush::{Acknowledgement, FLUSH_ACTIVITY, FlushGroup, FlushReply, FlushRequest, digest};
 pub use header::{EXPLICIT_CONTEXT, from_payload, to_payload};
 pub use interceptor::WorkflowTracing;
+pub use limits::Limits;
 pub use span::{SpanBuilder, SpanHandle, WorkflowSpan, WorkflowSpans};
 pub use timetable::Timetable;

@@ -8,7 +8,10 @@ use durable_spans_model::{
     Seed, Span, SpanError, SpanId, SpanStatus, SpanType, Timestamp, TraceId,
 };
 
-use crate::flush::{Acknowledgement, FlushGroup};
+use crate::{
+    flush::{Acknowledgement, FlushGroup},
+    limits::Limits,
+};
 
 /// How a span ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,10 +64,15 @@ pub(crate) struct Recorder {
     trace_id: TraceId,
     group_id: Option<String>,
     seed: Seed,
+    limits: Limits,
     next_sequence: u64,
     open: BTreeMap<u64, OpenSpan>,
     /// Ended, in no flush yet, in order of ending.
     ended: VecDeque<(u64, Span)>,
+    ended_bytes: usize,
+    /// Spans that were over the limits of the buffer: in all, and since the last flush.
+    dropped: u64,
+    newly_dropped: u64,
     unacknowledged: Vec<Rc<FlushGroup>>,
     flushes: u32,
     /// How many spans of one name began under a parent that is no span of this run, or has ended.
@@ -80,14 +88,23 @@ struct OpenSpan {
 }
 
 impl Recorder {
-    pub(crate) fn new(trace_id: TraceId, group_id: Option<String>, seed: Seed) -> Self {
+    pub(crate) fn new(
+        trace_id: TraceId,
+        group_id: Option<String>,
+        seed: Seed,
+        limits: Limits,
+    ) -> Self {
         Self {
             trace_id,
             group_id,
             seed,
+            limits,
             next_sequence: 0,
             open: BTreeMap::new(),
             ended: VecDeque::new(),
+            ended_bytes: 0,
+            dropped: 0,
+            newly_dropped: 0,
             unacknowledged: Vec::new(),
             flushes: 0,
             outside: BTreeMap::new(),
@@ -132,7 +149,7 @@ impl Recorder {
     pub(crate) fn end(&mut self, span: &SpanRef, outcome: Outcome, at: Timestamp) {
         if let Some(OpenSpan { span: mut ended, .. }) = self.open.remove(&span.sequence) {
             finish(&mut ended, outcome, at);
-            self.ended.push_back((span.sequence, ended));
+            self.keep(span.sequence, ended);
         }
     }
 
@@ -140,8 +157,32 @@ impl Recorder {
     pub(crate) fn end_all(&mut self, at: Timestamp) {
         for (sequence, OpenSpan { mut span, .. }) in std::mem::take(&mut self.open) {
             finish(&mut span, Outcome::Abandoned, at);
-            self.ended.push_back((sequence, span));
+            self.keep(sequence, span);
         }
+    }
+
+    /// Spans that were over the limits of the buffer, so far.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// How many of them since the last call.
+    pub(crate) fn take_newly_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.newly_dropped)
+    }
+
+    /// Puts an ended span into the buffer. The root always fits: it tells what did not.
+    fn keep(&mut self, sequence: u64, mut span: Span) {
+        let bytes = self.limits.cut(&mut span);
+        let full = self.ended.len() >= self.limits.buffer_spans
+            || self.ended_bytes + bytes > self.limits.buffer_bytes;
+        if full && sequence != 0 {
+            self.dropped += 1;
+            self.newly_dropped += 1;
+            return;
+        }
+        self.ended_bytes += bytes;
+        self.ended.push_back((sequence, span));
     }
 
     /// Ended spans that no flush has carried yet.
@@ -160,9 +201,12 @@ impl Recorder {
     pub(crate) fn begin_flush(&mut self) -> (u32, Vec<Rc<FlushGroup>>) {
         self.flushes += 1;
         let mut spans: Vec<(u64, Span)> = self.ended.drain(..).collect();
+        self.ended_bytes = 0;
         for (sequence, open) in &mut self.open {
             if !std::mem::replace(&mut open.announced, true) {
-                spans.push((*sequence, open.span.clone()));
+                let mut span = open.span.clone();
+                self.limits.cut(&mut span);
+                spans.push((*sequence, span));
             }
         }
         spans.sort_by_key(|(sequence, _)| *sequence);
@@ -226,7 +270,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn recorder() -> Recorder {
-        Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"))
+        Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"), Limits::new())
     }
 
     fn at(ns: i64) -> Timestamp {
@@ -343,6 +387,23 @@ mod tests {
         assert_eq!(span.status, SpanStatus::Canceled);
         assert_eq!(span.metadata["temporal.abandoned"], true);
         assert_eq!(span.end_timestamp, Some(at(9)));
+    }
+
+    #[test]
+    fn what_is_over_the_limits_of_the_buffer_is_dropped_and_counted_but_never_the_root() {
+        let limits = Limits::new().buffer_spans(3);
+        let mut recorder = Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"), limits);
+        let root = start(&mut recorder, None, "root");
+        for _ in 0..5 {
+            let step = start(&mut recorder, Some(&root), "step");
+            recorder.end(&step, Outcome::Success, at(2));
+        }
+        recorder.end(&root, Outcome::Success, at(3));
+        assert_eq!(recorder.dropped(), 2);
+        assert_eq!((recorder.take_newly_dropped(), recorder.take_newly_dropped()), (2, 0));
+        let names: Vec<_> =
+            recorder.begin_flush().1[0].spans.iter().map(|span| span.name.clone()).collect();
+        assert_eq!(names, ["root", "step", "step", "step"]);
     }
 
     #[derive(Clone, Debug)]

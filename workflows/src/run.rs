@@ -16,6 +16,7 @@ use temporalio_workflow::{
 use crate::{
     courier::Freight,
     flush::{FlushGroup, FlushReply, FlushRequest},
+    limits::Limits,
     recorder::{Outcome, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
 };
@@ -34,6 +35,7 @@ pub(crate) type LastResort = Arc<dyn Fn(&str, &FlushGroup) + Send + Sync>;
 /// thread that runs the workflow.
 pub(crate) struct Run {
     start: StartFacts,
+    limits: Limits,
     observer: Option<Observer>,
     last_resort: Option<LastResort>,
     rule: RefCell<FlushRule>,
@@ -64,12 +66,14 @@ pub(crate) struct StartFacts {
 impl Run {
     pub(crate) fn new(
         start: StartFacts,
+        limits: Limits,
         observer: Option<Observer>,
         last_resort: Option<LastResort>,
     ) -> Self {
         Self {
             rule: RefCell::new(FlushRule::new(start.policy)),
             start,
+            limits,
             observer,
             last_resort,
             recorder: RefCell::new(None),
@@ -95,7 +99,7 @@ impl Run {
             }
             None => (seed.trace_id(), None, None),
         };
-        *self.recorder.borrow_mut() = Some(Recorder::new(trace_id, group_id, seed));
+        *self.recorder.borrow_mut() = Some(Recorder::new(trace_id, group_id, seed, self.limits));
         *self.ctx.borrow_mut() = Some(ctx.clone());
         let name = self.start.workflow_type.clone();
         let root = self
@@ -151,6 +155,16 @@ impl Run {
         let at = self.now();
         if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
             recorder.end(span, outcome, at);
+        }
+    }
+
+    /// Notes on the root what its run could not record.
+    pub(crate) fn note_drops(&self, root: &SpanRef) {
+        let dropped = self.recorder.borrow().as_ref().map_or(0, Recorder::dropped);
+        if dropped > 0 {
+            self.update(root, |span| {
+                span.metadata.insert("durable_spans.dropped".into(), dropped.into());
+            });
         }
     }
 
@@ -231,14 +245,17 @@ impl Run {
     pub(crate) fn begin_flush(&self) -> FlushRequest<Rc<FlushGroup>> {
         self.flush_in_flight.set(true);
         self.rule.borrow_mut().flush_issued();
-        let (flush, groups) = match self.recorder.borrow_mut().as_mut() {
-            Some(recorder) => recorder.begin_flush(),
-            None => (0, Vec::new()),
+        let (flush, groups, dropped) = match self.recorder.borrow_mut().as_mut() {
+            Some(recorder) => {
+                let (flush, groups) = recorder.begin_flush();
+                (flush, groups, recorder.take_newly_dropped())
+            }
+            None => (0, Vec::new(), 0),
         };
         if let Some(observe) = &self.observer {
             groups.iter().filter(|group| group.flush == flush).for_each(|group| observe(group));
         }
-        FlushRequest { closing: self.closing.get(), groups }
+        FlushRequest { closing: self.closing.get(), dropped, groups }
     }
 
     /// Forgets what was acknowledged.
