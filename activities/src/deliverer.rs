@@ -16,7 +16,7 @@ use crate::{
     parcel::{Parcel, ParcelKey},
     sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink},
     sink_error::SinkError,
-    statistics::{DropReason, Statistics},
+    statistics::{Counts, DropReason, Statistics},
 };
 
 /// Bytes of JSON that may wait for the sink in one process.
@@ -49,9 +49,7 @@ struct Shared {
 struct State {
     queue: VecDeque<Item>,
     queue_bytes: usize,
-    /// Ended spans in the queue and in the batch on its way.
-    deferred: u64,
-    counts: Statistics,
+    counts: Counts,
     parcels: HashMap<ParcelKey, Arc<Parcel>>,
     parcel_order: VecDeque<ParcelKey>,
     task: Option<JoinHandle<()>>,
@@ -93,8 +91,7 @@ impl Deliverer {
 
     /// What became of the spans so far.
     pub fn statistics(&self) -> Statistics {
-        let state = self.shared.lock();
-        Statistics { deferred: state.deferred, ..state.counts.clone() }
+        self.shared.lock().counts.snapshot()
     }
 
     /// Waits until the queue is empty, for at most `limit`, and says what became of the spans.
@@ -149,9 +146,7 @@ impl Deliverer {
 
     /// Counts spans that were dropped before they came here.
     pub(crate) fn count_dropped(&self, reason: DropReason, spans: u64) {
-        let mut state = self.shared.lock();
-        state.counts.recorded += spans;
-        *state.counts.dropped.entry(reason).or_default() += spans;
+        self.shared.lock().counts.refused(reason, spans);
     }
 
     /// Takes what a closing run could not hand over through the flush activity. Does not wait.
@@ -197,8 +192,7 @@ impl Deliverer {
         // What is larger than the whole queue must fit in once, too.
         if state.queue_bytes > 0 && state.queue_bytes + bytes > MAX_QUEUE_BYTES {
             if last_chance {
-                state.counts.recorded += counted;
-                *state.counts.dropped.entry(DropReason::QueueFull).or_default() += counted;
+                state.counts.refused(DropReason::QueueFull, counted);
                 drop(state);
                 tracing::warn!(
                     spans = ended,
@@ -208,8 +202,7 @@ impl Deliverer {
             }
             return Err(NoRoom { bytes });
         }
-        state.counts.recorded += counted;
-        state.deferred += counted;
+        state.counts.queued(counted);
         state.queue_bytes += bytes;
         state.queue.extend(spans.into_iter().map(|span| Item {
             counted: fresh && span.span().end_timestamp.is_some(),
@@ -248,12 +241,18 @@ impl Deliverer {
         });
         if outcome.await.is_err() {
             // Nobody waits again until the sink has answered.
-            self.shared.healthy.send_replace(false);
+            self.shared.set_healthy(false);
         }
     }
 }
 
 impl Shared {
+    /// Returns what was known before.
+    fn set_healthy(&self, healthy: bool) -> bool {
+        metrics::gauge!("durable_spans_sink_up").set(if healthy { 1.0 } else { 0.0 });
+        self.healthy.send_replace(healthy)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -276,11 +275,7 @@ impl Shared {
     fn settle(&self, items: &[Item], dropped: Option<DropReason>) {
         let counted = items.iter().filter(|item| item.counted).count() as u64;
         let mut state = self.lock();
-        state.deferred -= counted;
-        match dropped {
-            None => state.counts.delivered += counted,
-            Some(reason) => *state.counts.dropped.entry(reason).or_default() += counted,
-        }
+        state.counts.settled(dropped, counted);
         drop(state);
         for item in items {
             item.parcel.settle_one();
@@ -386,14 +381,14 @@ async fn send(shared: &Shared, batch: &SpanBatch) -> Result<(), SinkError> {
             delay.map(|delay| error.retry_after().map_or(delay, |asked| asked.max(delay)))
         })
         .notify(|error: &SinkError, delay| {
-            if shared.healthy.send_replace(false) {
+            if shared.set_healthy(false) {
                 tracing::warn!(%error, ?delay, "the sink is down; spans are kept and sent again");
             } else {
                 tracing::debug!(%error, ?delay, "the sink is still down");
             }
         })
         .await;
-    if !shared.healthy.send_replace(true) {
+    if !shared.set_healthy(true) {
         tracing::info!("the sink answers again");
     }
     result

@@ -2,7 +2,10 @@ use std::{collections::BTreeMap, fmt};
 
 /// Counts of ended spans in one process, since its sink was installed.
 ///
-/// At any moment `recorded = delivered + deferred + dropped`.
+/// At any moment `recorded = delivered + deferred + dropped`. The same counts go to the `metrics`
+/// facade, where an application has installed a recorder for it: the counters
+/// `durable_spans_recorded`, `durable_spans_delivered` and `durable_spans_dropped` (with the label
+/// `reason`), and the gauges `durable_spans_deferred` and `durable_spans_sink_up` (0 or 1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
@@ -56,9 +59,103 @@ impl DropReason {
     }
 }
 
+/// Keeps the statistics, and tells the `metrics` facade of each change.
+#[derive(Default)]
+pub(crate) struct Counts {
+    statistics: Statistics,
+}
+
+impl Counts {
+    pub(crate) fn snapshot(&self) -> Statistics {
+        self.statistics.clone()
+    }
+
+    /// Spans came into the queue.
+    pub(crate) fn queued(&mut self, spans: u64) {
+        self.recorded(spans);
+        self.defer(self.statistics.deferred + spans);
+    }
+
+    /// Spans were dropped without coming into the queue.
+    pub(crate) fn refused(&mut self, reason: DropReason, spans: u64) {
+        self.recorded(spans);
+        self.dropped(reason, spans);
+    }
+
+    /// Spans left the queue: delivered, or dropped for a reason.
+    pub(crate) fn settled(&mut self, dropped: Option<DropReason>, spans: u64) {
+        match dropped {
+            Some(reason) => self.dropped(reason, spans),
+            None => {
+                self.statistics.delivered += spans;
+                metrics::counter!("durable_spans_delivered").increment(spans);
+            }
+        }
+        self.defer(self.statistics.deferred.saturating_sub(spans));
+    }
+
+    fn recorded(&mut self, spans: u64) {
+        self.statistics.recorded += spans;
+        metrics::counter!("durable_spans_recorded").increment(spans);
+    }
+
+    fn dropped(&mut self, reason: DropReason, spans: u64) {
+        *self.statistics.dropped.entry(reason).or_default() += spans;
+        metrics::counter!("durable_spans_dropped", "reason" => reason.as_str()).increment(spans);
+    }
+
+    fn defer(&mut self, spans: u64) {
+        self.statistics.deferred = spans;
+        metrics::gauge!("durable_spans_deferred").set(spans as f64);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
     use super::*;
+
+    #[test]
+    fn the_metrics_facade_sees_what_the_statistics_say() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || {
+            let mut counts = Counts::default();
+            counts.queued(5);
+            counts.settled(None, 3);
+            counts.settled(Some(DropReason::Rejected), 1);
+            counts.refused(DropReason::QueueFull, 2);
+            let expected = "recorded = delivered + deferred + dropped: 7 = 3 + 1 + 3";
+            assert_eq!(counts.snapshot().to_string(), expected);
+        });
+        let mut seen: Vec<String> = snapshotter
+            .snapshot()
+            .into_vec()
+            .into_iter()
+            .map(|(key, _, _, value)| {
+                let key = key.key();
+                let labels: Vec<_> = key.labels().map(|label| label.value().to_owned()).collect();
+                let value = match value {
+                    DebugValue::Counter(count) => count.to_string(),
+                    DebugValue::Gauge(value) => value.to_string(),
+                    DebugValue::Histogram(_) => "histogram".to_owned(),
+                };
+                format!("{} {} {value}", key.name(), labels.join(","))
+            })
+            .collect();
+        seen.sort();
+        assert_eq!(
+            seen,
+            [
+                "durable_spans_deferred  1",
+                "durable_spans_delivered  3",
+                "durable_spans_dropped queue_full 2",
+                "durable_spans_dropped rejected 1",
+                "durable_spans_recorded  7",
+            ]
+        );
+    }
 
     #[test]
     fn statistics_print_as_the_equation_that_holds() {
