@@ -1,6 +1,9 @@
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,6 +24,9 @@ use crate::{
 
 /// Bytes of JSON that may wait for the sink in one process.
 const MAX_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Batches shrink to this at the least, where the sink finds larger ones too large.
+const SMALLEST_BATCH_BYTES: usize = 16 * 1024;
 
 /// How many delivered parcels are remembered. Forgetting one only means sending it again.
 const REMEMBERED_PARCELS: usize = 10_000;
@@ -43,6 +49,8 @@ struct Shared {
     /// Whether the sink took the last batch within the time that somebody waited for it. While it
     /// did not, nobody waits.
     healthy: watch::Sender<bool>,
+    /// Shrinks when the sink finds a batch too large.
+    batch_bytes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -85,6 +93,7 @@ impl Deliverer {
                 state: Mutex::default(),
                 arrived: Notify::new(),
                 healthy: watch::Sender::new(true),
+                batch_bytes: AtomicUsize::new(MAX_BATCH_BYTES),
             }),
         }
     }
@@ -260,10 +269,11 @@ impl Shared {
     /// The next batch, in the order of arrival; up to the limits of a batch.
     fn next_batch(&self) -> Vec<Item> {
         let mut state = self.lock();
+        let most = self.batch_bytes.load(Ordering::Relaxed);
         let mut bytes = 0;
         let fitting = state.queue.iter().take(MAX_BATCH_SPANS).take_while(|item| {
             bytes += item.span.encoded_len() + 1;
-            bytes <= MAX_BATCH_BYTES
+            bytes <= most
         });
         // A span that is too large alone goes alone: the sink may take it or refuse it.
         let count = fitting.count().max(1).min(state.queue.len());
@@ -341,7 +351,11 @@ async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
         let Some(mut items) = way.parts.pop_front() else { return };
         match result {
             Ok(()) => shared.settle(&items, None),
-            Err(_) if items.len() > 1 => {
+            Err(error) if items.len() > 1 => {
+                if error.is_too_large() {
+                    let half = (batch.encoded_len() / 2).max(SMALLEST_BATCH_BYTES);
+                    shared.batch_bytes.fetch_min(half, Ordering::Relaxed);
+                }
                 let second = items.split_off(items.len() / 2);
                 way.parts.push_front(second);
                 way.parts.push_front(items);

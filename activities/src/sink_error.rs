@@ -55,6 +55,13 @@ impl SinkError {
         Self::new(Class::Rejection, one_line(reason.as_ref()))
     }
 
+    /// The sink refused the batch because of its size: later ones are smaller, and a span that is too
+    /// large alone is dropped.
+    pub fn too_large() -> Self {
+        let message = "the batch is too large for the sink";
+        Self { status: Some(413), ..Self::new(Class::Rejection, message) }
+    }
+
     /// The sink does not know or does not let in the sender: the spans are kept until that is
     /// mended. `reason` should say which setting to mend; it is cut to one line of 300 characters.
     pub fn credentials(reason: impl AsRef<str>) -> Self {

@@ -6,6 +6,7 @@ use std::{
 use durable_spans_model::{SpanId, Timestamp, TraceId};
 use durable_spans_workflow::digest;
 use futures::{FutureExt, future::BoxFuture};
+use proptest::prelude::*;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::*;
@@ -238,4 +239,135 @@ fn spans_on_their_way_when_a_runtime_ends_are_delivered_by_the_next_one() {
     });
     let ids: Vec<_> = gate.memory.spans().into_iter().map(|span| span.id.bits()).collect();
     assert_eq!(ids, [Some(0), Some(1), Some(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_finds_a_batch_too_large_gets_smaller_ones_from_then_on() {
+    let gate = Gate::default();
+    gate.memory.fail_with(|batch| (batch.encoded_len() > 40_000).then(SinkError::too_large));
+    let deliverer = Deliverer::new(gate.clone());
+    for round in 0..3u32 {
+        let first = u128::from(round) * 1000;
+        deliverer.take_flush("run", vec![group(round, spans(first..first + 500))], WAIT).await;
+    }
+    let statistics = deliverer.statistics();
+    assert_eq!((statistics.delivered, statistics.dropped_total()), (1_500, 0));
+    // About 100,000 bytes a round: refused once in halves, then sent in fitting batches.
+    let refused = gate.calls().len() - gate.memory.batches().len();
+    assert!(refused <= 3, "{refused} calls were refused");
+}
+
+#[derive(Clone, Debug)]
+enum Answer {
+    Accept,
+    Fail { retry_after_s: Option<u64> },
+    Hang { seconds: u64 },
+}
+
+/// Answers as told, then accepts for ever; always refuses spans whose id is a multiple of 13.
+#[derive(Clone)]
+struct Moody {
+    memory: MemorySink,
+    answers: Arc<Mutex<VecDeque<Answer>>>,
+    ended: Arc<Mutex<std::collections::HashSet<SpanId>>>,
+}
+
+impl Moody {
+    fn check_order(&self, batch: &SpanBatch) {
+        let mut ended = self.ended.lock().unwrap();
+        for span in batch.spans() {
+            let has_ended = span.end_timestamp.is_some();
+            assert!(has_ended || !ended.contains(&span.id), "open after its end: {span:?}");
+            if has_ended {
+                ended.insert(span.id.clone());
+            }
+        }
+    }
+}
+
+impl SpanSink for Moody {
+    fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
+        async move {
+            assert!(batch.len() <= MAX_BATCH_SPANS && !batch.is_empty());
+            assert!(batch.encoded_len() <= MAX_BATCH_BYTES || batch.len() == 1);
+            let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Answer::Accept);
+            match answer {
+                Answer::Accept => {}
+                Answer::Fail { retry_after_s } => {
+                    let error = SinkError::retryable("down");
+                    return Err(match retry_after_s {
+                        Some(seconds) => error.with_retry_after(Duration::from_secs(seconds)),
+                        None => error,
+                    });
+                }
+                Answer::Hang { seconds } => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            }
+            if batch.spans().any(|span| span.id.bits().unwrap() % 13 == 0) {
+                return Err(SinkError::rejected("unlucky"));
+            }
+            self.check_order(batch);
+            self.memory.upsert_batch(batch).await
+        }
+        .boxed()
+    }
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    prop_oneof![
+        2 => Just(Answer::Accept),
+        2 => prop::option::of(1..60u64).prop_map(|retry_after_s| Answer::Fail { retry_after_s }),
+        1 => (1..30u64).prop_map(|seconds| Answer::Hang { seconds }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Under a simulated clock: whatever the sink answers, the equation holds at each moment, every
+    /// span that is not refused arrives with its end, in order, and no close waits over its bound.
+    #[test]
+    fn nothing_is_lost_whatever_the_sink_answers(
+        answers in prop::collection::vec(answer(), 0..20),
+        // Spans, whether the run closes, and milliseconds until the next hand-over.
+        hand_overs in prop::collection::vec((1..300u128, any::<bool>(), 0..3_000u64), 1..12),
+    ) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let sink = Moody {
+                memory: MemorySink::new(),
+                answers: Arc::new(Mutex::new(answers.into())),
+                ended: Arc::default(),
+            };
+            let deliverer = Deliverer::new(sink.clone());
+            let holds = |statistics: &Statistics| {
+                let Statistics { recorded, delivered, deferred, .. } = statistics;
+                *recorded == delivered + deferred + statistics.dropped_total()
+            };
+            let mut next = 1u128;
+            for (run, (count, closing, pause_ms)) in hand_overs.into_iter().enumerate() {
+                let ids = next..next + count;
+                next += count;
+                let open = spans(ids.clone()).into_iter();
+                let open = open.map(|span| Span { end_timestamp: None, ..span }).collect();
+                let groups = vec![group(1, open), group(2, spans(ids))];
+                let wait = if closing { WAIT } else { Duration::ZERO };
+                let start = Instant::now();
+                deliverer.take_flush(&run.to_string(), groups, wait).await;
+                assert!(start.elapsed() <= wait);
+                assert!(holds(&deliverer.statistics()));
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                assert!(holds(&deliverer.statistics()));
+            }
+            let statistics = deliverer.flush(Duration::from_secs(24 * 3600)).await;
+            assert!(holds(&statistics));
+            let unlucky = (next - 1) / 13;
+            assert_eq!(u128::from(statistics.recorded), next - 1);
+            assert_eq!(statistics.deferred, 0);
+            assert_eq!(u128::from(statistics.dropped_total()), unlucky);
+            let stored = sink.memory.spans();
+            assert_eq!(stored.len() as u128, next - 1 - unlucky);
+            assert!(stored.iter().all(|span| span.end_timestamp.is_some()));
+        });
+    }
 }
