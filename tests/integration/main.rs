@@ -6,6 +6,7 @@ mod codec;
 mod cost;
 mod couriers;
 mod endings;
+mod fixtures;
 mod fuzz;
 mod harness;
 mod messages;
