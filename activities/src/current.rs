@@ -5,9 +5,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use durable_spans_model::{Span, TraceContext};
+use durable_spans_model::{Span, TraceContext, to_json};
 use serde::Serialize;
-use serde_json::Value;
 
 tokio::task_local! {
     /// Set around the body of an activity. Survives its awaits, ends at `tokio::spawn`.
@@ -43,21 +42,21 @@ impl ActivitySpan {
     /// such in its place.
     pub fn input(&self, name: impl Into<String>, value: impl Serialize) {
         self.update(|span| {
-            span.input.insert(name.into(), json(value));
+            span.input.insert(name.into(), to_json(value));
         });
     }
 
     /// Adds a named value to what came out.
     pub fn output(&self, name: impl Into<String>, value: impl Serialize) {
         self.update(|span| {
-            span.output.insert(name.into(), json(value));
+            span.output.insert(name.into(), to_json(value));
         });
     }
 
     /// Adds a named value to the metadata.
     pub fn metadata(&self, name: impl Into<String>, value: impl Serialize) {
         self.update(|span| {
-            span.metadata.insert(name.into(), json(value));
+            span.metadata.insert(name.into(), to_json(value));
         });
     }
 
@@ -127,8 +126,4 @@ pub(crate) async fn in_activity_span<F: Future>(
     future: F,
 ) -> F::Output {
     CURRENT.scope(Current { context, span }, future).await
-}
-
-fn json(value: impl Serialize) -> Value {
-    serde_json::to_value(value).unwrap_or_else(|_| Value::String("(not JSON)".into()))
 }

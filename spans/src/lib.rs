@@ -36,6 +36,6 @@ pub use derive::{Seed, attempt_span_id};
 pub use error::InvalidSpan;
 pub use id::{MAX_ID_BYTES, SpanId, TraceId};
 pub use policy::{FlushPolicy, RULE_VERSION};
-pub use span::{ErrorCategory, Span, SpanError, SpanStatus};
+pub use span::{ErrorCategory, Span, SpanError, SpanStatus, to_json};
 pub use span_type::SpanType;
 pub use timestamp::Timestamp;

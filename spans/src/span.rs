@@ -189,6 +189,12 @@ impl Span {
     }
 }
 
+/// A value as JSON, for the input, output or metadata of a span. What serde cannot turn into JSON is
+/// noted as such instead: recording never fails.
+pub fn to_json(value: impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_else(|_| Value::String("(not JSON)".into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,6 +264,13 @@ mod tests {
             "end_timestamp"
         );
         assert_eq!(refused(|s| s.parent_id = Some(s.id.clone())), "parent_id");
+    }
+
+    #[test]
+    fn what_is_not_json_is_noted_as_such() {
+        assert_eq!(to_json([1, 2]), json!([1, 2]));
+        let no_json = std::collections::BTreeMap::from([((1, 2), 3)]);
+        assert_eq!(to_json(no_json), "(not JSON)");
     }
 
     #[test]

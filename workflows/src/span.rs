@@ -1,6 +1,6 @@
 use std::{any::Any, borrow::Cow, fmt::Display, future::Future, ops::Deref, rc::Rc};
 
-use durable_spans_model::{Span, SpanError, SpanType, TraceContext};
+use durable_spans_model::{Span, SpanError, SpanType, TraceContext, to_json};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use temporalio_workflow::{SyncWorkflowContext, WorkflowContext};
@@ -87,13 +87,13 @@ impl<C: Scoped> SpanBuilder<'_, C> {
     /// Adds a named value to what goes in. A value that serde cannot turn into JSON is noted as
     /// such in its place.
     pub fn input(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
-        self.input.insert(name.into(), json(value));
+        self.input.insert(name.into(), to_json(value));
         self
     }
 
     /// Adds a named value to the metadata.
     pub fn metadata(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
-        self.metadata.insert(name.into(), json(value));
+        self.metadata.insert(name.into(), to_json(value));
         self
     }
 
@@ -187,14 +187,14 @@ impl SpanHandle {
     /// Adds a named value to what came out.
     pub fn output(&self, name: impl Into<String>, value: impl Serialize) {
         self.update(|span| {
-            span.output.insert(name.into(), json(value));
+            span.output.insert(name.into(), to_json(value));
         });
     }
 
     /// Adds a named value to the metadata.
     pub fn metadata(&self, name: impl Into<String>, value: impl Serialize) {
         self.update(|span| {
-            span.metadata.insert(name.into(), json(value));
+            span.metadata.insert(name.into(), to_json(value));
         });
     }
 
@@ -268,8 +268,4 @@ impl Drop for CanceledOnDrop {
     fn drop(&mut self) {
         self.0.finish(Outcome::Canceled);
     }
-}
-
-fn json(value: impl Serialize) -> Value {
-    serde_json::to_value(value).unwrap_or_else(|_| Value::String("(not JSON)".into()))
 }
