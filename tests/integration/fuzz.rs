@@ -2,7 +2,7 @@
 //! replays with the same, more and no spans, and live spans are those of the replay.
 //!
 //! `FUZZ_RUNS` sets how many (default 8), `FUZZ_SEED` the first seed (default 1); a failure names
-//! the seed of its run. Caches of 0, 3 and 5 only in a release build:
+//! the seed of its run. `FUZZ_KEEP` names a folder that keeps the histories. Caches of 0, 3 and 5 only in a release build:
 //! `FUZZ_RUNS=100 cargo test --release --test integration fuzz`.
 
 use std::{pin::Pin, time::Duration};
@@ -274,6 +274,10 @@ async fn one_run(seed: u64) {
     assert!(all_ended(&live), "seed {seed}");
 
     let history = || fleet.history(handle.info().workflow_id.as_str(), None);
+    if let Ok(folder) = std::env::var("FUZZ_KEEP") {
+        let json = history().to_json().await.unwrap();
+        std::fs::write(format!("{folder}/{seed}.json"), json).unwrap();
+    }
     let replayed = replayed_spans(history(), |options| {
         options.register_workflow::<Random>().unwrap();
     })

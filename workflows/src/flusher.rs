@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use temporalio_workflow::{
     ChildWorkflowCancellationType, ChildWorkflowOptions, LocalActivityOptions, ParentClosePolicy,
     RetryPolicy, TimerOptions, WorkflowCancellationToken,
@@ -31,41 +32,45 @@ const LONGEST_FLUSH: Duration = Duration::from_millis(1_200);
 /// Name of the random stream that names couriers.
 const COURIER_STREAM: &str = "durable-spans/courier";
 
-/// How often the close flushes again because signals, updates or handlers made operations during
-/// the flush before.
-const CLOSING_FLUSHES: u32 = 8;
-
-/// Flushes whenever the rule says so, one flush at a time, for as long as it is polled.
+/// Flushes whenever the rule says so, for as long as it is polled.
 ///
-/// It waits without a waker: the SDK polls the main routine of a run in every activation.
+/// A flush does not wait for the one before it: when a local activity resolves, compared with
+/// signals that arrive meanwhile, is not always the same live and in replay, so no command may
+/// depend on it. It waits without a waker: the SDK polls the main routine of a run in every
+/// activation.
 pub(crate) async fn flush_by_rule(run: &Run, ctx: &WorkflowInterceptorContext) -> Infallible {
     let mut timer: Option<Pin<Box<dyn Future<Output = _>>>> = None;
-    loop {
-        poll_fn(|cx| {
-            loop {
-                let linger = match timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {
-                    None => Linger::Unarmed,
-                    Some(Poll::Pending) => Linger::Armed,
-                    Some(Poll::Ready(_)) => {
-                        timer = None;
-                        Linger::Fired
+    let mut in_flight: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();
+    poll_fn(|cx| {
+        in_flight.retain_mut(|flush| flush.as_mut().poll(cx).is_pending());
+        loop {
+            let linger = match timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {
+                None => Linger::Unarmed,
+                Some(Poll::Pending) => Linger::Armed,
+                Some(Poll::Ready(_)) => {
+                    timer = None;
+                    Linger::Fired
+                }
+            };
+            match run.due(linger) {
+                Due::Nothing => return Poll::Pending,
+                // Around again, so that the new timer is polled once.
+                Due::ArmLinger(period) => timer = Some(Box::pin(arm(run, ctx, period))),
+                Due::Flush => {
+                    let mut flush = Box::pin(flush(run, ctx));
+                    // The first poll issues the command.
+                    if flush.as_mut().poll(cx).is_pending() {
+                        in_flight.push(flush);
                     }
-                };
-                match run.due(linger) {
-                    Due::Nothing => return Poll::Pending,
-                    Due::Flush => return Poll::Ready(()),
-                    // Around again, so that the new timer is polled once.
-                    Due::ArmLinger(period) => timer = Some(Box::pin(arm(run, ctx, period))),
                 }
             }
-        })
-        .await;
-        flush(run, ctx).await;
-    }
+        }
+    })
+    .await
 }
 
-/// Ends the root span as the run ends, and flushes what is left: after the flush in flight, and
-/// again while operations were made meanwhile.
+/// Ends the root span as the run ends, flushes what is left, and waits for this and every other
+/// flush. What handlers record while it waits goes to the last resort.
 pub(crate) async fn close(
     run: &Run,
     ctx: &WorkflowInterceptorContext,
@@ -91,24 +96,20 @@ pub(crate) async fn close(
     };
     run.note_drops(root);
     run.end(root, outcome);
+    run.end_all();
     run.begin_closing();
+    let mut last = Box::pin(flush(run, ctx)).fuse();
     poll_fn(|cx| {
-        if run.flush_in_flight()
-            && let Poll::Ready(never) = flusher.as_mut().poll(cx)
-        {
+        let _ = last.poll_unpin(cx);
+        if let Poll::Ready(never) = flusher.as_mut().poll(cx) {
             match never {}
         }
-        if run.flush_in_flight() { Poll::Pending } else { Poll::Ready(()) }
+        if run.flushes_in_flight() > 0 { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-
-    for _ in 0..CLOSING_FLUSHES {
-        run.end_all();
-        let operations = run.operations();
-        flush(run, ctx).await;
-        if run.operations() == operations {
-            break;
-        }
+    run.end_all();
+    if !ctx.is_replaying() {
+        run.rescue_late_spans();
     }
 }
 

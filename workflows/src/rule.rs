@@ -12,7 +12,8 @@
 //! - **R3**: the close of the run. The interceptor sees to it.
 //!
 //! The decision reads no buffer length (but for the opt-in trigger), no option of today, no clock,
-//! no history length, no sink state and no replay flag.
+//! no history length, no sink state and no replay flag, and it does not depend on when a flush
+//! before it ended.
 
 use std::time::Duration;
 
@@ -60,11 +61,6 @@ impl FlushRule {
     /// The user's code issued a command, saw one resolve, or entered a signal or update handler.
     pub(crate) fn count_operation(&mut self) {
         self.operations += 1;
-    }
-
-    /// Operations since the run began.
-    pub(crate) fn operations(&self) -> u64 {
-        self.operations
     }
 
     pub(crate) fn flush_issued(&mut self) {

@@ -45,7 +45,7 @@ pub(crate) struct Run {
     /// points back to what holds us.
     ctx: RefCell<Option<WorkflowInterceptorContext>>,
     own_command: Cell<bool>,
-    flush_in_flight: Cell<bool>,
+    flushes_in_flight: Cell<u32>,
     closing: Cell<bool>,
 }
 
@@ -80,7 +80,7 @@ impl Run {
             root: RefCell::new(None),
             ctx: RefCell::new(None),
             own_command: Cell::new(false),
-            flush_in_flight: Cell::new(false),
+            flushes_in_flight: Cell::new(0),
             closing: Cell::new(false),
         }
     }
@@ -205,10 +205,6 @@ impl Run {
         self.rule.borrow_mut().count_operation();
     }
 
-    pub(crate) fn operations(&self) -> u64 {
-        self.rule.borrow().operations()
-    }
-
     /// Marks the commands that are issued until the guard is dropped as ours.
     pub(crate) fn own_commands(&self) -> impl Drop + '_ {
         struct Guard<'a>(&'a Cell<bool>);
@@ -238,12 +234,12 @@ impl Run {
         self.closing.set(true);
     }
 
-    pub(crate) fn flush_in_flight(&self) -> bool {
-        self.flush_in_flight.get()
+    pub(crate) fn flushes_in_flight(&self) -> u32 {
+        self.flushes_in_flight.get()
     }
 
     pub(crate) fn begin_flush(&self) -> FlushRequest<Rc<FlushGroup>> {
-        self.flush_in_flight.set(true);
+        self.flushes_in_flight.set(self.flushes_in_flight.get() + 1);
         self.rule.borrow_mut().flush_issued();
         let (flush, groups, dropped) = match self.recorder.borrow_mut().as_mut() {
             Some(recorder) => {
@@ -266,7 +262,7 @@ impl Run {
     }
 
     pub(crate) fn end_flush(&self) {
-        self.flush_in_flight.set(false);
+        self.flushes_in_flight.set(self.flushes_in_flight.get() - 1);
     }
 
     /// Packs what is unacknowledged for so many couriers. What would be too large for them goes to
@@ -279,6 +275,16 @@ impl Run {
             self.rescue(&[Rc::new(FlushGroup::new(u32::MAX, too_large))]);
         }
         freights
+    }
+
+    /// Gives away what was recorded after the last flush was issued.
+    pub(crate) fn rescue_late_spans(&self) {
+        let late = self.recorder.borrow_mut().as_mut().map(Recorder::begin_flush);
+        if let Some((flush, groups)) = late {
+            groups.iter().filter(|group| group.flush == flush).for_each(|group| {
+                self.rescue(std::slice::from_ref(group));
+            });
+        }
     }
 
     /// Gives away what a closing run could not flush.
