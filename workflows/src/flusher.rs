@@ -108,9 +108,7 @@ pub(crate) async fn close(
     })
     .await;
     run.end_all();
-    if !ctx.is_replaying() {
-        run.rescue_late_spans();
-    }
+    run.rescue_late_spans(ctx.is_replaying());
 }
 
 async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {

@@ -248,9 +248,7 @@ impl Run {
             }
             None => (0, Vec::new(), 0),
         };
-        if let Some(observe) = &self.observer {
-            groups.iter().filter(|group| group.flush == flush).for_each(|group| observe(group));
-        }
+        self.observe(flush, &groups);
         FlushRequest { closing: self.closing.get(), dropped, groups }
     }
 
@@ -278,12 +276,19 @@ impl Run {
     }
 
     /// Gives away what was recorded after the last flush was issued.
-    pub(crate) fn rescue_late_spans(&self) {
+    pub(crate) fn rescue_late_spans(&self, replaying: bool) {
         let late = self.recorder.borrow_mut().as_mut().map(Recorder::begin_flush);
-        if let Some((flush, groups)) = late {
-            groups.iter().filter(|group| group.flush == flush).for_each(|group| {
-                self.rescue(std::slice::from_ref(group));
-            });
+        let Some((flush, groups)) = late else { return };
+        self.observe(flush, &groups);
+        if !replaying {
+            let late: Vec<_> = groups.into_iter().filter(|group| group.flush == flush).collect();
+            self.rescue(&late);
+        }
+    }
+
+    fn observe(&self, flush: u32, groups: &[Rc<FlushGroup>]) {
+        if let Some(observe) = &self.observer {
+            groups.iter().filter(|group| group.flush == flush).for_each(|group| observe(group));
         }
     }
 
