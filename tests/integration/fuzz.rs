@@ -1,7 +1,7 @@
 //! Random workflows, under restarts, tiny caches, signals, updates and queries: every history
 //! replays with the same, more and no spans, and live spans are those of the replay.
 //!
-//! `FUZZ_RUNS` sets how many (default 8), `FUZZ_SEED` the first seed (default 1); a failure names
+//! `FUZZ_RUNS` sets how many (default 4), `FUZZ_SEED` the first seed (default 1); a failure names
 //! the seed of its run. `FUZZ_KEEP` names a folder that keeps the histories. Caches of 0, 3 and 5 only in a release build:
 //! `FUZZ_RUNS=100 cargo test --release --test integration fuzz`.
 
@@ -203,7 +203,7 @@ fn number(name: &str, default: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn random_workflows_replay_with_the_same_more_and_no_spans() {
     let first = number("FUZZ_SEED", 1);
-    for seed in first..first + number("FUZZ_RUNS", 8) {
+    for seed in first..first + number("FUZZ_RUNS", 4) {
         println!("seed {seed}");
         one_run(seed).await;
     }
