@@ -76,6 +76,8 @@ pub(crate) struct Taken {
     pub(crate) delivered: Vec<Acknowledgement>,
     /// Bytes of JSON of the groups that were not delivered.
     pub(crate) undelivered_bytes: usize,
+    /// Whether the sink is known to be down.
+    pub(crate) sink_is_down: bool,
 }
 
 /// The queue is full.
@@ -150,6 +152,7 @@ impl Deliverer {
                 taken.undelivered_bytes += parcel.bytes();
             }
         }
+        taken.sink_is_down = !*self.shared.healthy.borrow();
         taken
     }
 

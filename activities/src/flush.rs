@@ -40,25 +40,30 @@ impl FlushActivity {
             tracing::warn!(run_id, spans, reason, "spans dropped: the run's buffer is full");
         }
         let wait = if request.closing { CLOSING_WAIT } else { Duration::ZERO };
-        let Taken { delivered, undelivered_bytes } =
-            self.deliverer.take_flush(run_id, request.groups, wait).await;
-        let couriers = match undelivered_bytes {
-            0 => 0,
-            bytes if request.closing || bytes > KEPT_BYTES => bytes.div_ceil(FREIGHT_BYTES),
-            _ => 0,
-        };
+        let taken = self.deliverer.take_flush(run_id, request.groups, wait).await;
+        let couriers = couriers(request.closing, &taken);
         if couriers > 0 {
             tracing::warn!(
                 workflow_id = ctx.info().workflow_id,
                 run_id,
                 couriers,
-                undelivered_bytes,
+                undelivered_bytes = taken.undelivered_bytes,
                 "the sink has not confirmed all spans of this run; couriers take them"
             );
         }
-        let couriers = u32::try_from(couriers).unwrap_or(u32::MAX);
-        FlushReply { acknowledged: delivered, couriers }
+        FlushReply { acknowledged: taken.delivered, couriers }
     }
+}
+
+/// How many couriers shall take what was not delivered: a run that closes cannot keep it, and one
+/// that goes on should not keep too much of it while the sink is down.
+fn couriers(closing: bool, taken: &Taken) -> u32 {
+    let bytes = taken.undelivered_bytes;
+    let too_much = taken.sink_is_down && bytes > KEPT_BYTES;
+    if bytes == 0 || !(closing || too_much) {
+        return 0;
+    }
+    u32::try_from(bytes.div_ceil(FREIGHT_BYTES)).unwrap_or(u32::MAX)
 }
 
 impl ActivityImplementer for FlushActivity {
@@ -99,5 +104,24 @@ impl ExecutableActivity for FlushSpans {
             }
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn couriers_go_at_the_close_and_where_a_run_would_keep_too_much_of_an_outage() {
+        let asked = |closing, undelivered_bytes, sink_is_down| {
+            let taken = Taken { undelivered_bytes, sink_is_down, ..Taken::default() };
+            couriers(closing, &taken)
+        };
+        assert_eq!(asked(true, 0, true), 0);
+        assert_eq!(asked(true, 1, false), 1);
+        assert_eq!(asked(true, 2 * FREIGHT_BYTES + 1, true), 3);
+        assert_eq!(asked(false, KEPT_BYTES, true), 0);
+        assert_eq!(asked(false, 10 * KEPT_BYTES, false), 0, "on its way to a sink that works");
+        assert_eq!(asked(false, 2 * KEPT_BYTES, true), 8);
     }
 }
