@@ -108,7 +108,7 @@ pub(crate) async fn close(
     })
     .await;
     run.end_all();
-    run.rescue_late_spans(ctx.is_replaying());
+    run.rescue_late_spans();
 }
 
 async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
@@ -130,14 +130,16 @@ async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
                 send_couriers(run, ctx, reply.couriers).await;
             }
         }
-        Err(error) if !ctx.is_replaying() => {
-            let spans: usize = groups.iter().map(|group| group.spans.len()).sum();
-            tracing::warn!(workflow_id = run.workflow_id(), closing, spans, %error, "a flush failed");
+        Err(error) => {
+            if !ctx.is_replaying() {
+                let spans: usize = groups.iter().map(|group| group.spans.len()).sum();
+                let workflow_id = run.workflow_id();
+                tracing::warn!(workflow_id, closing, spans, %error, "a flush failed");
+            }
             if closing {
                 run.rescue(&groups);
             }
         }
-        Err(_) => {}
     }
     run.end_flush();
 }
@@ -146,7 +148,7 @@ async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
 /// start is awaited, for an abandoned child that has not started when its parent closes never
 /// does; their end is not.
 async fn send_couriers(run: &Run, ctx: &WorkflowInterceptorContext, couriers: u32) {
-    for freight in run.freights(couriers, ctx.is_replaying()) {
+    for freight in run.freights(couriers) {
         let id: u128 = ctx.random_stream(COURIER_STREAM).random();
         let options = ChildWorkflowOptions::builder()
             .workflow_id(format!("durable-spans-courier-{id:032x}"))
@@ -158,10 +160,10 @@ async fn send_couriers(run: &Run, ctx: &WorkflowInterceptorContext, couriers: u3
             let _own = run.own_commands();
             ctx.start_child_workflow(Courier::run, freight.clone(), options)
         };
-        if let Err(error) = start.await
-            && !ctx.is_replaying()
-        {
-            tracing::warn!(workflow_id = run.workflow_id(), %error, "a courier did not start");
+        if let Err(error) = start.await {
+            if !ctx.is_replaying() {
+                tracing::warn!(workflow_id = run.workflow_id(), %error, "a courier did not start");
+            }
             if let Ok(freight) = Freight::unpack(&freight) {
                 let groups: Vec<_> = freight.groups.into_iter().map(Rc::new).collect();
                 run.rescue(&groups);

@@ -85,8 +85,9 @@ impl WorkflowTracing {
         self
     }
 
-    /// Calls `rescue` with the run id and what its last flush carried, if the flush activity failed
-    /// and the run closes. Never at replay.
+    /// Calls `rescue` with the run id and spans that a closing run cannot flush: the flush activity
+    /// failed, or they were recorded while the last flush was under way. Replay may call it again
+    /// with the same.
     ///
     /// It is called within the workflow task and must not block or panic.
     #[must_use]

@@ -265,25 +265,23 @@ impl Run {
 
     /// Packs what is unacknowledged for so many couriers. What would be too large for them goes to
     /// the last resort.
-    pub(crate) fn freights(&self, couriers: u32, replaying: bool) -> Vec<RawValue> {
+    pub(crate) fn freights(&self, couriers: u32) -> Vec<RawValue> {
         let groups = self.recorder.borrow_mut().as_mut().map(Recorder::take_unacknowledged);
         let (freights, too_large) =
             Freight::pack_for(couriers, &self.start.run_id, &groups.unwrap_or_default());
-        if !too_large.is_empty() && !replaying {
+        if !too_large.is_empty() {
             self.rescue(&[Rc::new(FlushGroup::new(u32::MAX, too_large))]);
         }
         freights
     }
 
     /// Gives away what was recorded after the last flush was issued.
-    pub(crate) fn rescue_late_spans(&self, replaying: bool) {
+    pub(crate) fn rescue_late_spans(&self) {
         let late = self.recorder.borrow_mut().as_mut().map(Recorder::begin_flush);
         let Some((flush, groups)) = late else { return };
         self.observe(flush, &groups);
-        if !replaying {
-            let late: Vec<_> = groups.into_iter().filter(|group| group.flush == flush).collect();
-            self.rescue(&late);
-        }
+        let late: Vec<_> = groups.into_iter().filter(|group| group.flush == flush).collect();
+        self.rescue(&late);
     }
 
     fn observe(&self, flush: u32, groups: &[Rc<FlushGroup>]) {
@@ -292,7 +290,8 @@ impl Run {
         }
     }
 
-    /// Gives away what a closing run could not flush.
+    /// Gives away what a closing run could not flush. At replay, too: without a cache the SDK calls
+    /// the very end of a run replay, and giving the same twice does no harm.
     pub(crate) fn rescue(&self, groups: &[Rc<FlushGroup>]) {
         if let Some(rescue) = &self.last_resort {
             groups.iter().for_each(|group| rescue(&self.start.run_id, group));
