@@ -75,6 +75,9 @@ pub(crate) struct Recorder {
     newly_dropped: u64,
     unacknowledged: Vec<Rc<FlushGroup>>,
     flushes: u32,
+    /// How many spans of each name began under the root. Message handlers begin theirs before or
+    /// after its end, as the SDK happens to order them.
+    under_root: BTreeMap<Cow<'static, str>, u64>,
     /// How many spans of one name began under a parent that is no span of this run, or has ended.
     outside: BTreeMap<(Option<SpanId>, Cow<'static, str>), u64>,
 }
@@ -107,6 +110,7 @@ impl Recorder {
             newly_dropped: 0,
             unacknowledged: Vec::new(),
             flushes: 0,
+            under_root: BTreeMap::new(),
             outside: BTreeMap::new(),
         }
     }
@@ -176,7 +180,7 @@ impl Recorder {
         let bytes = self.limits.cut(&mut span);
         let full = self.ended.len() >= self.limits.buffer_spans
             || self.ended_bytes + bytes > self.limits.buffer_bytes;
-        if full && sequence != 0 {
+        if full && sequence != ROOT {
             self.dropped += 1;
             self.newly_dropped += 1;
             return;
@@ -232,12 +236,15 @@ impl Recorder {
     /// How many spans of this name began under `parent` before. Counts are forgotten with the end
     /// of the parent; children that begin later have numbers of their own.
     fn count(&mut self, parent: Option<&Parent>, name: Cow<'static, str>) -> u64 {
-        let open = match parent {
-            Some(Parent::Here(span)) => self.open.get_mut(&span.sequence),
+        let children = match parent {
+            Some(Parent::Here(span)) if span.sequence == ROOT => Some(&mut self.under_root),
+            Some(Parent::Here(span)) => {
+                self.open.get_mut(&span.sequence).map(|open| &mut open.children)
+            }
             _ => None,
         };
-        let (count, first) = match open {
-            Some(open) => (open.children.entry(name).or_default(), 0),
+        let (count, first) = match children {
+            Some(children) => (children.entry(name).or_default(), 0),
             None => {
                 let key = (parent.map(|parent| parent.id().clone()), name);
                 (self.outside.entry(key).or_default(), OUTSIDE)
@@ -247,6 +254,9 @@ impl Recorder {
         first + *count - 1
     }
 }
+
+/// The sequence of the root: it is the first span of a run.
+const ROOT: u64 = 0;
 
 /// `nth` counts in a range of its own where the parent is not open, so that no number comes twice.
 const OUTSIDE: u64 = 1 << 63;
@@ -305,6 +315,19 @@ mod tests {
         start(&mut other, Some(&first), "step");
         let second = start(&mut other, Some(&root), "step");
         assert_eq!([first.id, second.id], [steps[0].id.clone(), steps[1].id.clone()]);
+    }
+
+    #[test]
+    fn a_child_of_the_root_has_the_same_id_before_and_after_the_end_of_the_root() {
+        let mut early = recorder();
+        let root = start(&mut early, None, "root");
+        let before = [start(&mut early, Some(&root), "s"), start(&mut early, Some(&root), "s")];
+        let mut late = recorder();
+        let root = start(&mut late, None, "root");
+        let first = start(&mut late, Some(&root), "s");
+        late.end(&root, Outcome::Success, at(2));
+        let second = start(&mut late, Some(&root), "s");
+        assert_eq!([first.id, second.id], before.map(|span| span.id));
     }
 
     #[test]
