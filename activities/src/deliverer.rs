@@ -46,6 +46,8 @@ struct Shared {
     state: Mutex<State>,
     /// Tells the delivering task that there is work.
     arrived: Notify,
+    /// Tells those who wait for an empty queue that a batch was settled.
+    settled: Notify,
     /// Whether the sink took the last batch within the time that somebody waited for it. While it
     /// did not, nobody waits.
     healthy: watch::Sender<bool>,
@@ -57,6 +59,8 @@ struct Shared {
 struct State {
     queue: VecDeque<Item>,
     queue_bytes: usize,
+    /// Records in the queue and on their way.
+    unsettled: usize,
     counts: Counts,
     parcels: HashMap<ParcelKey, Arc<Parcel>>,
     parcel_order: VecDeque<ParcelKey>,
@@ -94,6 +98,7 @@ impl Deliverer {
                 sink: Box::new(sink),
                 state: Mutex::default(),
                 arrived: Notify::new(),
+                settled: Notify::new(),
                 healthy: watch::Sender::new(true),
                 batch_bytes: AtomicUsize::new(MAX_BATCH_BYTES),
             }),
@@ -105,20 +110,25 @@ impl Deliverer {
         self.shared.lock().counts.snapshot()
     }
 
-    /// Waits until the queue is empty, for at most `limit`, and says what became of the spans.
-    /// Call it before the process ends: what is still deferred then is lost with the process.
+    /// Waits until nothing is queued or on its way, for at most `limit`, and says what became of the
+    /// spans. Call it before the process ends: activity spans that are still deferred then are lost
+    /// with it.
     pub async fn flush(&self, limit: Duration) -> Statistics {
-        let parcels: Vec<_> = {
-            let mut state = self.shared.lock();
-            self.ensure_running(&mut state);
-            state.queue.iter().map(|item| item.parcel.clone()).chain(state.unfinished()).collect()
-        };
-        let all = async {
-            for parcel in parcels {
-                parcel.settled().await;
+        let empty = async {
+            loop {
+                // Registered before the look, so that a notification in between is not missed.
+                let settled = self.shared.settled.notified();
+                {
+                    let mut state = self.shared.lock();
+                    if state.unsettled == 0 {
+                        return;
+                    }
+                    self.ensure_running(&mut state);
+                }
+                settled.await;
             }
         };
-        let _ = tokio::time::timeout(limit, all).await;
+        let _ = tokio::time::timeout(limit, empty).await;
         self.statistics()
     }
 
@@ -216,6 +226,7 @@ impl Deliverer {
         }
         state.counts.queued(counted);
         state.queue_bytes += bytes;
+        state.unsettled += spans.len();
         state.queue.extend(spans.into_iter().map(|span| Item {
             counted: fresh && span.span().end_timestamp.is_some(),
             span,
@@ -289,10 +300,12 @@ impl Shared {
         let counted = items.iter().filter(|item| item.counted).count() as u64;
         let mut state = self.lock();
         state.counts.settled(dropped, counted);
+        state.unsettled -= items.len();
         drop(state);
         for item in items {
             item.parcel.settle_one();
         }
+        self.settled.notify_waiters();
     }
 }
 
@@ -308,10 +321,6 @@ impl State {
                 self.parcels.remove(&oldest);
             }
         }
-    }
-
-    fn unfinished(&self) -> impl Iterator<Item = Arc<Parcel>> + '_ {
-        self.parcels.values().filter(|parcel| !parcel.is_settled()).cloned()
     }
 }
 

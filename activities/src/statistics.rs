@@ -44,7 +44,7 @@ pub enum DropReason {
     Rejected,
     /// The run had recorded more than its buffer may hold.
     BufferFull,
-    /// The queue was full when a closing run or an activity handed it over.
+    /// The queue was full when an activity, or a closing run that had no other way, handed it over.
     QueueFull,
 }
 

@@ -122,6 +122,21 @@ async fn an_outage_loses_nothing_and_retry_after_is_obeyed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flush_waits_for_the_span_that_is_on_its_way() {
+    let gate = Gate::closed();
+    let deliverer = Deliverer::new(gate.clone());
+    deliverer.take_span(span(1), Duration::ZERO).await;
+    while gate.calls().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let (statistics, ()) = tokio::join!(deliverer.flush(Duration::from_secs(5)), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        gate.open(1);
+    });
+    assert_eq!((statistics.delivered, statistics.deferred), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wrong_key_drops_nothing() {
     let sink = MemorySink::new();
     sink.fail_with(|_| Some(SinkError::credentials("wrong key")));
