@@ -1,18 +1,27 @@
 use std::time::Duration;
 
 use durable_spans_activity::{
-    ActivityInterceptor, DeliverActivity, Deliverer, FlushActivity, SpanSink, Statistics,
+    ActivityInterceptor, BreakerState, DeliverActivity, Deliverer, FlushActivity, SpanSink,
+    Statistics,
 };
 use durable_spans_model::FlushPolicy;
 use durable_spans_workflow::{Courier, Limits, Timetable, WorkflowTracing};
 use temporalio_client::ClientOptions;
 use temporalio_sdk::{
     WorkerOptions,
-    runtime::worker_tuner::{FixedSizeSlotSupplier, ResourceBasedSlotOptions, WorkerTuner},
+    runtime::worker_tuner::{
+        FixedSizeSlotSupplier, ResourceBasedSlotOptions, SlotSupplier, WorkerTuner,
+    },
     workflow_replayer::WorkflowReplayerOptions,
 };
 
 use crate::client::PropagatingClient;
+
+/// How many runs may wait for their last flush before others wait for a slot for workflow tasks.
+const SLOTS_FOR_WAITING_RUNS: usize = 1_000;
+
+/// See [`DurableSpans::courier_patience`].
+const COURIER_PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Tracing for a process: one sink, installed on its clients and workers.
 ///
@@ -32,6 +41,7 @@ pub struct DurableSpans {
     timetable: Timetable,
     policy: FlushPolicy,
     limits: Limits,
+    courier_patience: Duration,
 }
 
 impl DurableSpans {
@@ -42,6 +52,7 @@ impl DurableSpans {
             timetable: Timetable::new(),
             policy: FlushPolicy::new(),
             limits: Limits::new(),
+            courier_patience: COURIER_PATIENCE,
         }
     }
 
@@ -64,6 +75,16 @@ impl DurableSpans {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// How long couriers try to deliver what the sink has not confirmed when a run closed. Default
+    /// 7 days, in whole seconds. Then they fail and name what is lost: in Temporal, in the log, and
+    /// in the statistics as [`Expired`](crate::DropReason::Expired). Applies to couriers that are
+    /// under way, too.
+    #[must_use]
+    pub fn courier_patience(mut self, patience: Duration) -> Self {
+        self.courier_patience = patience;
         self
     }
 
@@ -90,7 +111,8 @@ impl DurableSpans {
                 without_activity_slots(&mut options.tuner);
             }
             options.register_activities(FlushActivity::new(self.deliverer.clone()));
-            options.register_activities(DeliverActivity::new(self.deliverer.clone()));
+            let deliver = DeliverActivity::new(self.deliverer.clone(), self.courier_patience);
+            options.register_activities(deliver);
             options
                 .register_workflow::<Courier>()
                 .map_err(|error| InstallError { reason: error.to_string() })?;
@@ -99,6 +121,7 @@ impl DurableSpans {
                 .workflow_tracing()
                 .last_resort(move |run_id, group| deliverer.take_last(run_id, group));
             options.workflow_interceptor(tracing.interceptor());
+            with_slots_for_waiting_runs(&mut options.tuner);
         }
         Ok(())
     }
@@ -121,6 +144,11 @@ impl DurableSpans {
         self.deliverer.statistics()
     }
 
+    /// Whether the sink is waited for, or known to be down.
+    pub fn breaker(&self) -> BreakerState {
+        self.deliverer.breaker()
+    }
+
     /// Waits until every span has reached the sink, for at most `limit`, and says what became of
     /// them. Call it after the workers have stopped: what is deferred when the process ends is
     /// lost with it.
@@ -138,6 +166,34 @@ impl DurableSpans {
 #[error("cannot trace this worker: {reason} (call install last, after registering both)")]
 pub struct InstallError {
     reason: String,
+}
+
+/// A run that waits for its last flush holds a slot for workflow tasks without using it. So that
+/// other runs do not wait for one, there are more: all run on one thread in any case.
+fn with_slots_for_waiting_runs(tuner: &mut WorkerTuner) {
+    let extended = |options: Option<ResourceBasedSlotOptions>| {
+        let mut options = options.unwrap_or_else(|| ResourceBasedSlotOptions::builder().build());
+        // What is not set is the SDK's default, 1,000 already.
+        options.maximum_slots = options.maximum_slots.map(|slots| slots + SLOTS_FOR_WAITING_RUNS);
+        Some(options)
+    };
+    match tuner {
+        WorkerTuner::ResourceBased(tuner) => {
+            tuner.workflow_task_slot_options = extended(tuner.workflow_task_slot_options.take());
+        }
+        WorkerTuner::ResourceBasedWithController(tuner) => {
+            tuner.workflow_task_slot_options = extended(tuner.workflow_task_slot_options.take());
+        }
+        WorkerTuner::TunerHolder(tuner) => match &mut tuner.workflow_task_slot_supplier {
+            SlotSupplier::FixedSize(supplier) => supplier.num_slots += SLOTS_FOR_WAITING_RUNS,
+            SlotSupplier::ResourceBased(slots) => {
+                slots.slot_options.maximum_slots =
+                    slots.slot_options.maximum_slots.map(|slots| slots + SLOTS_FOR_WAITING_RUNS);
+            }
+            _ => {}
+        },
+        _ => {}
+    }
 }
 
 /// A poller needs a slot before it polls, so without slots it never takes an activity.

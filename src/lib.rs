@@ -78,8 +78,8 @@ mod plugin;
 
 pub use client::new_trace;
 pub use durable_spans_activity::{
-    ActivitySpan, DropReason, EncodedSpan, InvalidSgpOptions, MemorySink, SgpOptions, SgpSink,
-    SinkError, SpanBatch, SpanSink, Statistics, current_context, current_span, in_trace,
+    ActivitySpan, BreakerState, DropReason, EncodedSpan, InvalidSgpOptions, MemorySink, SgpOptions,
+    SgpSink, SinkError, SpanBatch, SpanSink, Statistics, current_context, current_span, in_trace,
 };
 pub use durable_spans_model::{
     ErrorCategory, FlushPolicy, InvalidSpan, Span, SpanError, SpanId, SpanStatus, SpanType,

@@ -10,12 +10,10 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use durable_spans_model::Span;
 use durable_spans_workflow::{Acknowledgement, FlushGroup};
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
+    breaker::{Breaker, BreakerState},
     parcel::{Parcel, ParcelKey},
     sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink},
     sink_error::SinkError,
@@ -46,11 +44,11 @@ struct Shared {
     state: Mutex<State>,
     /// Tells the delivering task that there is work.
     arrived: Notify,
+    /// Interrupts a request that is tried again and again: some of its spans were given up.
+    given_up: Notify,
     /// Tells those who wait for an empty queue that a batch was settled.
     settled: Notify,
-    /// Whether the sink took the last batch within the time that somebody waited for it. While it
-    /// did not, nobody waits.
-    healthy: watch::Sender<bool>,
+    breaker: Breaker,
     /// Shrinks when the sink finds a batch too large.
     batch_bytes: AtomicUsize,
 }
@@ -78,6 +76,8 @@ struct Item {
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) delivered: Vec<Acknowledgement>,
+    /// Ended spans of these groups that the sink refused.
+    pub(crate) refused: usize,
     /// Bytes of JSON of the groups that were not delivered.
     pub(crate) undelivered_bytes: usize,
     /// Whether the sink is known to be down.
@@ -98,8 +98,9 @@ impl Deliverer {
                 sink: Box::new(sink),
                 state: Mutex::default(),
                 arrived: Notify::new(),
+                given_up: Notify::new(),
                 settled: Notify::new(),
-                healthy: watch::Sender::new(true),
+                breaker: Breaker::new(),
                 batch_bytes: AtomicUsize::new(MAX_BATCH_BYTES),
             }),
         }
@@ -108,6 +109,11 @@ impl Deliverer {
     /// What became of the spans so far.
     pub fn statistics(&self) -> Statistics {
         self.shared.lock().counts.snapshot()
+    }
+
+    /// Whether the sink is waited for.
+    pub fn breaker(&self) -> BreakerState {
+        self.shared.breaker.state()
     }
 
     /// Waits until nothing is queued or on its way, for at most `limit`, and says what became of the
@@ -158,11 +164,12 @@ impl Deliverer {
         for (acknowledgement, parcel) in parcels {
             if parcel.is_settled() {
                 taken.delivered.push(acknowledgement);
+                taken.refused += parcel.refused();
             } else {
                 taken.undelivered_bytes += parcel.bytes();
             }
         }
-        taken.sink_is_down = !*self.shared.healthy.borrow();
+        taken.sink_is_down = !self.shared.breaker.is_closed();
         taken
     }
 
@@ -177,6 +184,20 @@ impl Deliverer {
         let key = ParcelKey::new(run_id, group.acknowledgement());
         // No room is counted and logged.
         let _ = self.enqueue(Some(key), group.spans.clone(), true);
+    }
+
+    /// Drops what of a run's groups has not been delivered: its courier has given up.
+    pub(crate) fn give_up(&self, run_id: &str, groups: &[FlushGroup]) {
+        let mut state = self.shared.lock();
+        for group in groups {
+            match state.parcels.get(&ParcelKey::new(run_id, group.acknowledgement())) {
+                Some(parcel) => parcel.give_up(),
+                // There was no room for it.
+                None => state.counts.refused(DropReason::Expired, ended(&group.spans)),
+            }
+        }
+        drop(state);
+        self.shared.given_up.notify_one();
     }
 
     /// Takes one span of an activity, and waits up to `wait` for its delivery.
@@ -194,11 +215,11 @@ impl Deliverer {
         spans: Vec<Span>,
         last_chance: bool,
     ) -> Result<Arc<Parcel>, NoRoom> {
+        let ended = ended(&spans);
         // Encoding outside of the lock: it is the expensive part.
         let spans: Vec<_> =
             spans.into_iter().map(|span| Arc::new(EncodedSpan::new(span))).collect();
         let bytes: usize = spans.iter().map(|span| span.encoded_len()).sum();
-        let ended = spans.iter().filter(|span| span.span().end_timestamp.is_some()).count() as u64;
         let parcel = Arc::new(Parcel::new(&spans, bytes));
 
         let mut state = self.shared.lock();
@@ -249,7 +270,6 @@ impl Deliverer {
     }
 
     async fn wait_for(&self, parcels: Vec<Arc<Parcel>>, wait: Duration) {
-        let mut healthy = self.shared.healthy.subscribe();
         let all = async {
             for parcel in &parcels {
                 parcel.settled().await;
@@ -259,23 +279,16 @@ impl Deliverer {
             tokio::select! {
                 () = all => {}
                 // Known to be down: those who wait already stop waiting, too.
-                _ = healthy.wait_for(|healthy| !healthy) => {}
+                () = self.shared.breaker.not_closed() => {}
             }
         });
         if outcome.await.is_err() {
-            // Nobody waits again until the sink has answered.
-            self.shared.set_healthy(false);
+            self.shared.breaker.overrun(wait);
         }
     }
 }
 
 impl Shared {
-    /// Returns what was known before.
-    fn set_healthy(&self, healthy: bool) -> bool {
-        metrics::gauge!("durable_spans_sink_up").set(if healthy { 1.0 } else { 0.0 });
-        self.healthy.send_replace(healthy)
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -303,6 +316,9 @@ impl Shared {
         state.unsettled -= items.len();
         drop(state);
         for item in items {
+            if dropped.is_some() && item.span.span().end_timestamp.is_some() {
+                item.parcel.refuse_one();
+            }
             item.parcel.settle_one();
         }
         self.settled.notify_waiters();
@@ -322,6 +338,10 @@ impl State {
             }
         }
     }
+}
+
+fn ended(spans: &[Span]) -> u64 {
+    spans.iter().filter(|span| span.end_timestamp.is_some()).count() as u64
 }
 
 /// The delivering task: takes batch after batch until the process ends.
@@ -357,9 +377,15 @@ impl Drop for InFlight<'_> {
 /// stands alone, and drops that one only.
 async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
     let mut way = InFlight { shared, parts: [items].into() };
-    while let Some(items) = way.parts.front() {
+    while let Some(items) = way.parts.front_mut() {
+        let expired: Vec<Item> = items.extract_if(.., |item| item.parcel.is_given_up()).collect();
+        shared.settle(&expired, Some(DropReason::Expired));
         let batch = SpanBatch::new(newest_records(items));
-        let result = send(shared, &batch).await;
+        let result = tokio::select! {
+            result = send(shared, &batch), if !batch.is_empty() => result,
+            () = shared.given_up.notified(), if !batch.is_empty() => continue,
+            else => Ok(()),
+        };
         let Some(mut items) = way.parts.pop_front() else { return };
         match result {
             Ok(()) => shared.settle(&items, None),
@@ -398,25 +424,20 @@ async fn send(shared: &Shared, batch: &SpanBatch) -> Result<(), SinkError> {
         .with_max_delay(Duration::from_secs(30))
         .with_jitter()
         .without_max_times();
-    let attempt = || shared.sink.upsert_batch(batch);
+    let attempt = || {
+        shared.breaker.attempt();
+        shared.sink.upsert_batch(batch)
+    };
     let result = attempt
         .retry(backoff)
         .sleep(tokio::time::sleep)
-        .when(|error: &SinkError| error.is_retryable() || error.is_credentials())
+        .when(|error: &SinkError| !error.is_rejection())
         .adjust(|error: &SinkError, delay| {
             delay.map(|delay| error.retry_after().map_or(delay, |asked| asked.max(delay)))
         })
-        .notify(|error: &SinkError, delay| {
-            if shared.set_healthy(false) {
-                tracing::warn!(%error, ?delay, "the sink is down; spans are kept and sent again");
-            } else {
-                tracing::debug!(%error, ?delay, "the sink is still down");
-            }
-        })
+        .notify(|error: &SinkError, pause| shared.breaker.failed(error, pause))
         .await;
-    if !shared.set_healthy(true) {
-        tracing::info!("the sink answers again");
-    }
+    shared.breaker.answered();
     result
 }
 

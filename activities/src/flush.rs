@@ -51,7 +51,8 @@ impl FlushActivity {
                 "the sink has not confirmed all spans of this run; couriers take them"
             );
         }
-        FlushReply { acknowledged: taken.delivered, couriers }
+        let refused = u32::try_from(taken.refused).unwrap_or(u32::MAX);
+        FlushReply { acknowledged: taken.delivered, couriers, refused }
     }
 }
 

@@ -3,7 +3,7 @@
 //! - [`SpanSink`] is where spans go: [`SgpSink`] for Scale's SGP spans API, [`MemorySink`] for
 //!   tests, or one of your own.
 //! - [`Deliverer`] queues spans and sends them in batches, again and again until the sink takes
-//!   them. [`Statistics`] says what became of them.
+//!   them. [`Statistics`] says what became of them, [`BreakerState`] whether the sink is waited for.
 //! - [`FlushActivity`] is how a run's spans leave the workflow, [`DeliverActivity`] how couriers
 //!   deliver what it could not; [`ActivityInterceptor`] makes a span of each attempt of an activity.
 //! - [`current_span`] gives activity code its span; [`in_trace`] gives client code a trace.
@@ -19,6 +19,7 @@
 //! assert!(sink.spans().is_empty());
 //! ```
 
+mod breaker;
 mod courier;
 mod current;
 mod deliverer;
@@ -32,6 +33,7 @@ mod sink;
 mod sink_error;
 mod statistics;
 
+pub use breaker::BreakerState;
 pub use courier::DeliverActivity;
 pub use current::{ActivitySpan, current_context, current_span, in_trace};
 pub use deliverer::Deliverer;

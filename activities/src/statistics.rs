@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt};
 /// At any moment `recorded = delivered + deferred + dropped`. The same counts go to the `metrics`
 /// facade, where an application has installed a recorder for it: the counters
 /// `durable_spans_recorded`, `durable_spans_delivered` and `durable_spans_dropped` (with the label
-/// `reason`), and the gauges `durable_spans_deferred` and `durable_spans_sink_up` (0 or 1).
+/// `reason`), and the gauge `durable_spans_deferred`. The breaker adds the gauge
+/// `durable_spans_sink_up` (0 or 1) and the counter `durable_spans_breaker_changes` (with the label
+/// `to`: open, half_open, closed).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
@@ -46,6 +48,8 @@ pub enum DropReason {
     BufferFull,
     /// The queue was full when an activity, or a closing run that had no other way, handed it over.
     QueueFull,
+    /// Its courier gave up.
+    Expired,
 }
 
 impl DropReason {
@@ -55,6 +59,7 @@ impl DropReason {
             Self::Rejected => "rejected",
             Self::BufferFull => "buffer_full",
             Self::QueueFull => "queue_full",
+            Self::Expired => "expired",
         }
     }
 }

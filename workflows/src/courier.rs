@@ -31,10 +31,8 @@ pub const FREIGHT_BYTES: usize = 1_000_000;
 /// user's codec may add to this.
 const MAX_PACKED_BYTES: usize = 1_400_000;
 
-/// How long a courier tries.
-const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Between the tries of a courier: from this, doubling, up to [`LONGEST_PAUSE`].
+/// Between the tries of a courier: from this, doubling, up to [`LONGEST_PAUSE`]. In histories, so
+/// these may never change.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
@@ -64,7 +62,7 @@ impl Freight {
         RawValue::new(vec![Payload { metadata: [encoding].into(), data, ..Payload::default() }])
     }
 
-    /// Reads the input of a courier.
+    /// Reads the input of a courier, or of its activity.
     ///
     /// # Errors
     ///
@@ -138,7 +136,7 @@ pub struct Courier;
 
 #[workflow_methods]
 impl Courier {
-    /// Delivers, for seven days if need be.
+    /// Delivers, for days if need be.
     #[run(name = COURIER_WORKFLOW)]
     pub async fn run(ctx: &mut WorkflowContext<Self>, freight: RawValue) -> WorkflowResult<()> {
         let mut pause = FIRST_PAUSE;
@@ -151,12 +149,13 @@ impl Courier {
                 .schedule_to_close_timeout(LONGEST_TRY)
                 .retry_policy(once)
                 .build();
-            let delivery = ctx.execute_local_activity(Deliver, freight.clone(), options).await;
-            if matches!(delivery, Ok(true)) {
-                return Ok(());
-            }
-            if waited >= PATIENCE {
-                break;
+            let input = Try::input(&freight, waited);
+            // How long to be patient is decided there, so that it is an option of today's worker
+            // and yet the same in replay.
+            match ctx.execute_local_activity(Deliver, input, options).await {
+                Ok(Delivery::Done) => return Ok(()),
+                Ok(Delivery::GiveUp) => break,
+                Ok(Delivery::Later) | Err(_) => {}
             }
             ctx.timer(pause).await;
             waited += pause;
@@ -170,6 +169,46 @@ impl Courier {
     }
 }
 
+/// What the activity of a courier says of one try. In histories, so it may never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// The sink has confirmed everything.
+    Done,
+    /// The courier shall try again.
+    Later,
+    /// The courier has tried for long enough.
+    GiveUp,
+}
+
+/// What a courier tells its activity besides the freight.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Try {
+    /// Seconds that the courier has waited between its tries so far.
+    pub waited_s: u64,
+}
+
+impl Try {
+    /// The freight, and behind it this.
+    fn input(freight: &RawValue, waited: Duration) -> RawValue {
+        let data = serde_json::to_vec(&Self { waited_s: waited.as_secs() });
+        let mut input = freight.clone();
+        input.payloads.push(Payload { data: data.unwrap_or_default(), ..Payload::default() });
+        input
+    }
+
+    /// Reads it from the input of the activity.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there.
+    pub fn of_input(input: &RawValue) -> Result<Self, InvalidSpan> {
+        let payload = input.payloads.get(1).map(|payload| payload.data.as_slice());
+        serde_json::from_slice(payload.unwrap_or_default())
+            .map_err(|_| InvalidSpan::new("courier input", "does not say how long it has waited"))
+    }
+}
+
 /// What is lost when a courier gives up, by number and name.
 fn loss(freight: &RawValue) -> String {
     let groups = Freight::unpack(freight).map(|freight| freight.groups).unwrap_or_default();
@@ -180,13 +219,12 @@ fn loss(freight: &RawValue) -> String {
     format!("gave up, {} spans are lost: {}{more}", spans.len(), named.join(", "))
 }
 
-/// How the courier names the activity that delivers. The activity half registers it. Its output
-/// says whether the sink has confirmed everything.
+/// How the courier names the activity that delivers. The activity half registers it.
 struct Deliver;
 
 impl ActivityDefinition for Deliver {
     type Input = RawValue;
-    type Output = bool;
+    type Output = Delivery;
 
     fn name(&self) -> &str {
         DELIVER_ACTIVITY

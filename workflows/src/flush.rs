@@ -64,6 +64,9 @@ pub struct FlushReply {
     /// command each, so replay takes the number from here.
     #[serde(rename = "c", default, skip_serializing_if = "is_zero")]
     pub couriers: u32,
+    /// How many ended spans of the acknowledged groups the sink refused.
+    #[serde(rename = "r", default, skip_serializing_if = "is_zero")]
+    pub refused: u32,
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -114,10 +117,12 @@ mod tests {
         spans[1].end_timestamp = Some(Timestamp::from_unix_ns(5));
         let ended = digest(&spans);
         assert_eq!((open, ended), (15_007_840_278_374_862_389, 4_245_206_448_106_531_844));
-        let mut reply = FlushReply { acknowledged: vec![(1, 2, 3)], couriers: 0 };
+        let mut reply = FlushReply { acknowledged: vec![(1, 2, 3)], ..FlushReply::default() };
         assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"a":[[1,2,3]]}"#);
         reply.couriers = 2;
         assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"a":[[1,2,3]],"c":2}"#);
+        reply.refused = 1;
+        assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"a":[[1,2,3]],"c":2,"r":1}"#);
         assert_eq!(serde_json::to_string(&FlushReply::default()).unwrap(), "{}");
         assert_eq!(serde_json::from_str::<FlushReply>(r#"{"later":1}"#).unwrap().acknowledged, []);
     }

@@ -94,7 +94,7 @@ pub(crate) async fn close(
             Outcome::Success
         }
     };
-    run.note_drops(root);
+    run.note_counts(root);
     run.end(root, outcome);
     run.end_all();
     run.begin_closing();

@@ -70,9 +70,13 @@ pub(crate) struct Recorder {
     /// Ended, in no flush yet, in order of ending.
     ended: VecDeque<(u64, Span)>,
     ended_bytes: usize,
+    /// Ended spans in the groups that were acknowledged.
+    acknowledged: u64,
+    /// Of these, how many the sink refused.
+    refused: u64,
     /// Spans that were over the limits of the buffer: in all, and since the last flush.
-    dropped: u64,
-    newly_dropped: u64,
+    over_limit: u64,
+    newly_over_limit: u64,
     unacknowledged: Vec<Rc<FlushGroup>>,
     flushes: u32,
     /// How many spans of each name began under the root. Message handlers begin theirs before or
@@ -80,6 +84,27 @@ pub(crate) struct Recorder {
     under_root: BTreeMap<Cow<'static, str>, u64>,
     /// How many spans of one name began under a parent that is no span of this run, or has ended.
     outside: BTreeMap<(Option<SpanId>, Cow<'static, str>), u64>,
+}
+
+/// What became of the spans of a run, as far as the run knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SpanCounts {
+    /// All that began.
+    pub(crate) recorded: u64,
+    /// Ended, and confirmed by the sink.
+    pub(crate) delivered: u64,
+    /// Refused by the sink.
+    pub(crate) refused: u64,
+    /// Over the limits of the buffer.
+    pub(crate) over_limit: u64,
+}
+
+impl SpanCounts {
+    /// Still in the run, or on their way.
+    pub(crate) fn deferred(&self) -> u64 {
+        let Self { recorded, delivered, refused, over_limit } = self;
+        recorded.saturating_sub(delivered + refused + over_limit)
+    }
 }
 
 #[derive(Debug)]
@@ -106,8 +131,10 @@ impl Recorder {
             open: BTreeMap::new(),
             ended: VecDeque::new(),
             ended_bytes: 0,
-            dropped: 0,
-            newly_dropped: 0,
+            acknowledged: 0,
+            refused: 0,
+            over_limit: 0,
+            newly_over_limit: 0,
             unacknowledged: Vec::new(),
             flushes: 0,
             under_root: BTreeMap::new(),
@@ -165,14 +192,19 @@ impl Recorder {
         }
     }
 
-    /// Spans that were over the limits of the buffer, so far.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped
+    /// What became of the spans so far.
+    pub(crate) fn counts(&self) -> SpanCounts {
+        SpanCounts {
+            recorded: self.next_sequence,
+            delivered: self.acknowledged.saturating_sub(self.refused),
+            refused: self.refused,
+            over_limit: self.over_limit,
+        }
     }
 
-    /// How many of them since the last call.
-    pub(crate) fn take_newly_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.newly_dropped)
+    /// Spans that were over the limits of the buffer since the last call.
+    pub(crate) fn take_newly_over_limit(&mut self) -> u64 {
+        std::mem::take(&mut self.newly_over_limit)
     }
 
     /// Puts an ended span into the buffer. The root always fits: it tells what did not.
@@ -181,8 +213,8 @@ impl Recorder {
         let full = self.ended.len() >= self.limits.buffer_spans
             || self.ended_bytes + bytes > self.limits.buffer_bytes;
         if full && sequence != ROOT {
-            self.dropped += 1;
-            self.newly_dropped += 1;
+            self.over_limit += 1;
+            self.newly_over_limit += 1;
             return;
         }
         self.ended_bytes += bytes;
@@ -221,11 +253,19 @@ impl Recorder {
         (self.flushes, self.unacknowledged.clone())
     }
 
-    /// Forgets the groups that were acknowledged. An acknowledgement that does not fit the group
+    /// Forgets the groups that were acknowledged, `refused` of whose spans the sink refused. An acknowledgement that does not fit the group
     /// rebuilt here (another version of the user's code recorded other spans) is ignored, so that
     /// the group is sent again.
-    pub(crate) fn acknowledge(&mut self, acknowledged: &[Acknowledgement]) {
-        self.unacknowledged.retain(|group| !acknowledged.contains(&group.acknowledgement()));
+    pub(crate) fn acknowledge(&mut self, acknowledged: &[Acknowledgement], refused: u32) {
+        self.refused += u64::from(refused);
+        self.unacknowledged.retain(|group| {
+            let known = acknowledged.contains(&group.acknowledgement());
+            if known {
+                let ended = group.spans.iter().filter(|span| span.end_timestamp.is_some());
+                self.acknowledged += ended.count() as u64;
+            }
+            !known
+        });
     }
 
     /// Takes every group that is still unacknowledged: somebody else answers for it from here on.
@@ -373,12 +413,15 @@ mod tests {
             flushed(&groups),
             [group(1, &[("root", false), ("child", true)]), group(2, &[("late", true)])]
         );
-        recorder.acknowledge(&[groups[0].acknowledgement()]);
+        recorder.acknowledge(&[groups[0].acknowledgement()], 1);
         recorder.end(&root, Outcome::Success, at(4));
         assert_eq!(
             flushed(&recorder.begin_flush().1),
             [group(2, &[("late", true)]), group(3, &[("root", true)])]
         );
+        let counts = SpanCounts { recorded: 3, delivered: 0, refused: 1, over_limit: 0 };
+        assert_eq!(recorder.counts(), counts);
+        assert_eq!(counts.deferred(), 2);
     }
 
     #[test]
@@ -388,13 +431,11 @@ mod tests {
         recorder.end(&span, Outcome::Success, at(2));
         let (_, groups) = recorder.begin_flush();
         let (flush, count, digest) = groups[0].acknowledgement();
-        recorder.acknowledge(&[
-            (flush + 1, count, digest),
-            (flush, count + 1, digest),
-            (flush, count, digest ^ 1),
-        ]);
+        let others =
+            [(flush + 1, count, digest), (flush, count + 1, digest), (flush, count, digest ^ 1)];
+        recorder.acknowledge(&others, 0);
         assert_eq!(recorder.unacknowledged(), 1);
-        recorder.acknowledge(&[(flush, count, digest)]);
+        recorder.acknowledge(&[(flush, count, digest)], 0);
         assert_eq!(recorder.unacknowledged(), 0);
         assert!(recorder.begin_flush().1.is_empty());
     }
@@ -422,8 +463,8 @@ mod tests {
             recorder.end(&step, Outcome::Success, at(2));
         }
         recorder.end(&root, Outcome::Success, at(3));
-        assert_eq!(recorder.dropped(), 2);
-        assert_eq!((recorder.take_newly_dropped(), recorder.take_newly_dropped()), (2, 0));
+        assert_eq!(recorder.counts().over_limit, 2);
+        assert_eq!((recorder.take_newly_over_limit(), recorder.take_newly_over_limit()), (2, 0));
         let names: Vec<_> =
             recorder.begin_flush().1[0].spans.iter().map(|span| span.name.clone()).collect();
         assert_eq!(names, ["root", "step", "step", "step"]);
@@ -480,7 +521,7 @@ mod tests {
                         let taken = acknowledge.iter().take_while(|yes| **yes).count();
                         for group in groups.iter().take(taken) {
                             deliver(group);
-                            recorder.acknowledge(&[group.acknowledgement()]);
+                            recorder.acknowledge(&[group.acknowledgement()], 0);
                         }
                     }
                 }
@@ -488,7 +529,7 @@ mod tests {
             recorder.end_all(at(1_000));
             for group in recorder.begin_flush().1 {
                 deliver(&group);
-                recorder.acknowledge(&[group.acknowledgement()]);
+                recorder.acknowledge(&[group.acknowledgement()], 0);
             }
             prop_assert_eq!(recorder.unacknowledged() + recorder.buffered(), 0);
             prop_assert_eq!(delivered.len(), started);

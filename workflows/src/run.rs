@@ -9,6 +9,7 @@ use std::{
 use durable_spans_model::{
     FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId,
 };
+use serde_json::{Map, Value};
 use temporalio_workflow::{
     common::data_converters::RawValue, workflow_interceptors::WorkflowInterceptorContext,
 };
@@ -158,14 +159,27 @@ impl Run {
         }
     }
 
-    /// Notes on the root what its run could not record.
-    pub(crate) fn note_drops(&self, root: &SpanRef) {
-        let dropped = self.recorder.borrow().as_ref().map_or(0, Recorder::dropped);
-        if dropped > 0 {
-            self.update(root, |span| {
-                span.metadata.insert("durable_spans.dropped".into(), dropped.into());
-            });
-        }
+    /// Notes on the root what became of the spans of its run, as far as that is known now:
+    /// `recorded = delivered + deferred + dropped`.
+    pub(crate) fn note_counts(&self, root: &SpanRef) {
+        let Some(counts) = self.recorder.borrow().as_ref().map(Recorder::counts) else { return };
+        let reasons = [("rejected", counts.refused), ("buffer_full", counts.over_limit)];
+        let dropped: Map<String, Value> = reasons
+            .into_iter()
+            .filter(|(_, spans)| *spans > 0)
+            .map(|(reason, spans)| (reason.to_owned(), spans.into()))
+            .collect();
+        self.update(root, |span| {
+            let mut note = |name: &str, value: Value| {
+                span.metadata.insert(format!("durable_spans.{name}"), value);
+            };
+            note("recorded", counts.recorded.into());
+            note("delivered", counts.delivered.into());
+            note("deferred", counts.deferred().into());
+            if !dropped.is_empty() {
+                note("dropped", dropped.into());
+            }
+        });
     }
 
     pub(crate) fn end_all(&self) {
@@ -244,7 +258,7 @@ impl Run {
         let (flush, groups, dropped) = match self.recorder.borrow_mut().as_mut() {
             Some(recorder) => {
                 let (flush, groups) = recorder.begin_flush();
-                (flush, groups, recorder.take_newly_dropped())
+                (flush, groups, recorder.take_newly_over_limit())
             }
             None => (0, Vec::new(), 0),
         };
@@ -255,7 +269,7 @@ impl Run {
     /// Forgets what was acknowledged.
     pub(crate) fn acknowledge(&self, reply: &FlushReply) {
         if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
-            recorder.acknowledge(&reply.acknowledged);
+            recorder.acknowledge(&reply.acknowledged, reply.refused);
         }
     }
 
