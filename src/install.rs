@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use durable_spans_activity::{
-    ActivityInterceptor, BreakerState, DeliverActivity, Deliverer, FlushActivity, SpanSink,
-    Statistics,
+    ActivityInterceptor, BreakerState, DeliverActivity, Deliverer, FlushActivity,
+    FlushPackedActivity, SpanSink, Statistics,
 };
 use durable_spans_model::FlushPolicy;
 use durable_spans_workflow::{Courier, Limits, Timetable, WorkflowTracing};
@@ -38,6 +38,7 @@ const COURIER_PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Clone)]
 pub struct DurableSpans {
     deliverer: Deliverer,
+    egress: Option<String>,
     timetable: Timetable,
     policy: FlushPolicy,
     limits: Limits,
@@ -47,8 +48,39 @@ pub struct DurableSpans {
 impl DurableSpans {
     /// Traces every run, with the default flush policy, into `sink`.
     pub fn new(sink: impl SpanSink) -> Self {
+        Self::of(Deliverer::new(sink))
+    }
+
+    /// For a process that may not reach the network, while workers of the task queue `egress` may:
+    /// make these from [`egress_worker`](Self::egress_worker) in another process.
+    ///
+    /// Runs that are started from here flush by normal activities on that task queue
+    /// ([`FlushPolicy::by_activity`]), and couriers run there. All spans that workflows record
+    /// arrive; those of activity attempts cannot leave this process and are counted as dropped, so
+    /// serve activities in processes with a sink.
+    ///
+    /// ```
+    /// use durable_spans::{DurableSpans, MemorySink};
+    ///
+    /// // Where the workflows run:
+    /// let inside = DurableSpans::through("spans-egress");
+    /// // In a process that reaches the network, as the options of a worker of its own:
+    /// let worker_options = DurableSpans::new(MemorySink::new()).egress_worker("spans-egress")?;
+    /// # let _ = (inside, worker_options);
+    /// # Ok::<(), durable_spans::InstallError>(())
+    /// ```
+    pub fn through(egress: impl Into<String>) -> Self {
         Self {
-            deliverer: Deliverer::new(sink),
+            egress: Some(egress.into()),
+            policy: FlushPolicy::new().by_activity(),
+            ..Self::of(Deliverer::without_sink())
+        }
+    }
+
+    fn of(deliverer: Deliverer) -> Self {
+        Self {
+            deliverer,
+            egress: None,
             timetable: Timetable::new(),
             policy: FlushPolicy::new(),
             limits: Limits::new(),
@@ -110,6 +142,8 @@ impl DurableSpans {
             if !tasks.enable_remote_activities {
                 without_activity_slots(&mut options.tuner);
             }
+            // For runs that were started to flush elsewhere, if this worker takes their place.
+            options.register_activities(FlushPackedActivity::new(self.deliverer.clone()));
             options.register_activities(FlushActivity::new(self.deliverer.clone()));
             let deliver = DeliverActivity::new(self.deliverer.clone(), self.courier_patience);
             options.register_activities(deliver);
@@ -124,6 +158,28 @@ impl DurableSpans {
             with_slots_for_waiting_runs(&mut options.tuner);
         }
         Ok(())
+    }
+
+    /// Options of a worker that delivers for workers which may not reach the network, see
+    /// [`DurableSpans::through`]. Needs the same payload codec on its client as they have.
+    ///
+    /// # Errors
+    ///
+    /// When the options cannot be made, as in [`DurableSpans::install`].
+    pub fn egress_worker(
+        &self,
+        task_queue: impl Into<String>,
+    ) -> Result<WorkerOptions, InstallError> {
+        let mut options = WorkerOptions::new(task_queue).build();
+        options.register_activities(FlushPackedActivity::new(self.deliverer.clone()));
+        options.register_activities(DeliverActivity::new(
+            self.deliverer.clone(),
+            self.courier_patience,
+        ));
+        options
+            .register_workflow::<Courier>()
+            .map_err(|error| InstallError { reason: error.to_string() })?;
+        Ok(options)
     }
 
     /// Lets a client tell the workflows that it starts, signals and updates which trace they belong
@@ -157,7 +213,11 @@ impl DurableSpans {
     }
 
     fn workflow_tracing(&self) -> WorkflowTracing {
-        WorkflowTracing::new().timetable(self.timetable.clone()).limits(self.limits)
+        let tracing = WorkflowTracing::new().timetable(self.timetable.clone()).limits(self.limits);
+        match &self.egress {
+            Some(task_queue) => tracing.egress(task_queue),
+            None => tracing,
+        }
     }
 }
 

@@ -37,7 +37,7 @@ impl DeliverActivity {
 
     async fn deliver(&self, input: RawValue) -> Result<Delivery, ActivityError> {
         let Ok(_permit) = self.at_work.try_acquire() else { return Ok(Delivery::Later) };
-        let Try { waited_s } = Try::of_input(&input).map_err(ApplicationFailure::non_retryable)?;
+        let Try { waited_s } = Freight::note(&input).map_err(ApplicationFailure::non_retryable)?;
         let freight = Freight::unpack(&input).map_err(ApplicationFailure::non_retryable)?;
         let groups = freight.groups.clone();
         let taken = self.deliverer.take_flush(&freight.run_id, groups, TRY_WAIT).await;

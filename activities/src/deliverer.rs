@@ -40,7 +40,8 @@ pub struct Deliverer {
 }
 
 struct Shared {
-    sink: Box<dyn SpanSink>,
+    /// `None` where all is left to couriers and to other processes.
+    sink: Option<Box<dyn SpanSink>>,
     state: Mutex<State>,
     /// Tells the delivering task that there is work.
     arrived: Notify,
@@ -84,7 +85,7 @@ pub(crate) struct Taken {
     pub(crate) sink_is_down: bool,
 }
 
-/// The queue is full.
+/// The queue is full, or there is none.
 struct NoRoom {
     bytes: usize,
 }
@@ -93,9 +94,19 @@ impl Deliverer {
     /// A deliverer to `sink`. Its task starts with the first span, on the runtime that hands it
     /// over.
     pub fn new(sink: impl SpanSink) -> Self {
+        Self::of(Some(Box::new(sink)))
+    }
+
+    /// For a process that may not reach the network: takes nothing, so that runs flush elsewhere.
+    /// What has no other way, the spans of this process's activities, is counted as dropped.
+    pub fn without_sink() -> Self {
+        Self::of(None)
+    }
+
+    fn of(sink: Option<Box<dyn SpanSink>>) -> Self {
         Self {
             shared: Arc::new(Shared {
-                sink: Box::new(sink),
+                sink,
                 state: Mutex::default(),
                 arrived: Notify::new(),
                 given_up: Notify::new(),
@@ -169,7 +180,7 @@ impl Deliverer {
                 taken.undelivered_bytes += parcel.bytes();
             }
         }
-        taken.sink_is_down = !self.shared.breaker.is_closed();
+        taken.sink_is_down = self.shared.sink.is_none() || !self.shared.breaker.is_closed();
         taken
     }
 
@@ -233,15 +244,17 @@ impl Deliverer {
         };
         let counted = if fresh { ended } else { 0 };
         // What is larger than the whole queue must fit in once, too.
-        if state.queue_bytes > 0 && state.queue_bytes + bytes > MAX_QUEUE_BYTES {
+        let full = state.queue_bytes > 0 && state.queue_bytes + bytes > MAX_QUEUE_BYTES;
+        let refusal = match self.shared.sink {
+            None => Some(DropReason::NoSink),
+            Some(_) => full.then_some(DropReason::QueueFull),
+        };
+        if let Some(reason) = refusal {
             if last_chance {
-                state.counts.refused(DropReason::QueueFull, counted);
+                state.counts.refused(reason, counted);
                 drop(state);
-                tracing::warn!(
-                    spans = ended,
-                    reason = DropReason::QueueFull.as_str(),
-                    "spans dropped: {MAX_QUEUE_BYTES} bytes wait for the sink already"
-                );
+                let reason = reason.as_str();
+                tracing::warn!(spans = ended, reason, "spans dropped: no room for them here");
             }
             return Err(NoRoom { bytes });
         }
@@ -424,9 +437,11 @@ async fn send(shared: &Shared, batch: &SpanBatch) -> Result<(), SinkError> {
         .with_max_delay(Duration::from_secs(30))
         .with_jitter()
         .without_max_times();
+    // Without a sink, nothing is ever queued.
+    let Some(sink) = &shared.sink else { return Ok(()) };
     let attempt = || {
         shared.breaker.attempt();
-        shared.sink.upsert_batch(batch)
+        sink.upsert_batch(batch)
     };
     let result = attempt
         .retry(backoff)

@@ -7,7 +7,9 @@ use durable_spans_model::{
     ErrorCategory, HEADER, Span, SpanError, SpanStatus, SpanType, Timestamp, TraceContext,
     attempt_span_id,
 };
-use durable_spans_workflow::{DELIVER_ACTIVITY, FLUSH_ACTIVITY, from_payload};
+use durable_spans_workflow::{
+    DELIVER_ACTIVITY, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, from_payload,
+};
 use futures::FutureExt;
 use temporalio_common::error::{ApplicationErrorCategory, ApplicationFailure};
 use temporalio_sdk::{
@@ -77,7 +79,8 @@ impl ActivityInboundInterceptor for ActivityInterceptor {
         next: Next<'a, ExecuteActivityInput, ExecuteActivityOutput<'a>>,
     ) -> ExecuteActivityOutput<'a> {
         let header = input.headers().get(HEADER);
-        if [FLUSH_ACTIVITY, DELIVER_ACTIVITY].contains(&&*input.activity_info().activity_type) {
+        let ours = [FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, DELIVER_ACTIVITY];
+        if ours.contains(&&*input.activity_info().activity_type) {
             return next.run(input);
         }
         match header.map(from_payload) {

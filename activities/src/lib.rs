@@ -37,7 +37,7 @@ pub use breaker::BreakerState;
 pub use courier::DeliverActivity;
 pub use current::{ActivitySpan, current_context, current_span, in_trace};
 pub use deliverer::Deliverer;
-pub use flush::FlushActivity;
+pub use flush::{FlushActivity, FlushPackedActivity};
 pub use interceptor::ActivityInterceptor;
 pub use memory::MemorySink;
 pub use sgp::SgpSink;

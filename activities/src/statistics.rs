@@ -50,6 +50,8 @@ pub enum DropReason {
     QueueFull,
     /// Its courier gave up.
     Expired,
+    /// An activity ended in a process that has no sink.
+    NoSink,
 }
 
 impl DropReason {
@@ -60,6 +62,7 @@ impl DropReason {
             Self::BufferFull => "buffer_full",
             Self::QueueFull => "queue_full",
             Self::Expired => "expired",
+            Self::NoSink => "no_sink",
         }
     }
 }

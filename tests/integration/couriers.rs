@@ -29,7 +29,8 @@ fn worker(fleet: &Fleet, spans: &DurableSpans) -> Worker {
     fleet.untraced_worker(options)
 }
 
-fn couriers(events: &[HistoryEvent]) -> Vec<String> {
+/// The workflow ids of the couriers that a run has sent.
+pub(crate) fn couriers(events: &[HistoryEvent]) -> Vec<String> {
     let started = events.iter().filter_map(|event| match &event.attributes {
         Some(Attributes::StartChildWorkflowExecutionInitiatedEventAttributes(child)) => {
             Some(child.workflow_id.clone())
@@ -39,7 +40,7 @@ fn couriers(events: &[HistoryEvent]) -> Vec<String> {
     started.collect()
 }
 
-async fn until_ended(client: &Client, workflow_id: &str) {
+pub(crate) async fn until_ended(client: &Client, workflow_id: &str) {
     end_of(client, workflow_id).await.unwrap();
 }
 

@@ -72,6 +72,11 @@ impl Fleet {
         WorkflowStartOptions::new(self.queue.clone(), unique(&self.queue)).build()
     }
 
+    /// The events of the latest run of a workflow id.
+    pub(crate) async fn events(&self, workflow_id: &str) -> Vec<HistoryEvent> {
+        self.history(workflow_id, None).into_events().await.unwrap()
+    }
+
     /// The history of a run, of the latest one of the workflow id where none is named.
     pub(crate) fn history(&self, workflow_id: &str, run_id: Option<&str>) -> WorkflowHistory {
         let mut info =

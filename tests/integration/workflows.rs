@@ -366,3 +366,24 @@ impl Large {
         Ok(())
     }
 }
+
+/// Hardly compressible text in its spans, and an operation after each.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Bulky;
+
+#[workflow_methods]
+impl Bulky {
+    #[run(name = "Bulky")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, spans: u32) -> WorkflowResult<()> {
+        for step in 0..spans {
+            let noise = ctx.random_stream("noise");
+            let text: String =
+                (0..1_900).map(|_| format!("{:032x}", noise.random::<u128>())).collect();
+            ctx.span("bulk").input("text", text).start().end();
+            ctx.execute_local_activity(Work::look_up, step, LocalActivityOptions::default())
+                .await?;
+        }
+        Ok(())
+    }
+}

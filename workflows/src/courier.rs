@@ -1,11 +1,15 @@
 //! Carries the last spans of a run past its close, while the sink is down.
 #![expect(missing_docs, reason = "the constants that the workflow macros generate have none")]
 
-use std::{io::Read, io::Write, time::Duration};
+use std::{
+    io::{Read, Write},
+    rc::Rc,
+    time::Duration,
+};
 
 use durable_spans_model::{InvalidSpan, Span};
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use temporalio_workflow::{
     LocalActivityOptions, RetryPolicy, WorkflowContext, WorkflowResult,
     common::{
@@ -15,7 +19,7 @@ use temporalio_workflow::{
     workflow, workflow_methods,
 };
 
-use crate::flush::FlushGroup;
+use crate::flush::{Acknowledgement, FlushGroup};
 
 /// Workflow type of the courier. It is in histories, so it may never change.
 pub const COURIER_WORKFLOW: &str = "durable_spans.courier";
@@ -27,9 +31,12 @@ pub const DELIVER_ACTIVITY: &str = "durable_spans.deliver";
 /// that takes.
 pub const FREIGHT_BYTES: usize = 1_000_000;
 
-/// The most that a courier may carry, compressed. Temporal refuses payloads over 2 MiB, and the
+/// The most that one command may carry, compressed. Temporal refuses payloads over 2 MiB, and the
 /// user's codec may add to this.
 const MAX_PACKED_BYTES: usize = 1_400_000;
+
+/// The most that one command may carry, before compression: what a worker unpacks at once.
+const MAX_UNPACKED_BYTES: usize = 8_000_000;
 
 /// Between the tries of a courier: from this, doubling, up to [`LONGEST_PAUSE`]. In histories, so
 /// these may never change.
@@ -75,13 +82,68 @@ impl Freight {
         serde_json::from_slice(&json).map_err(|_| unreadable())
     }
 
+    /// A packed freight, and behind it something in JSON.
+    pub(crate) fn with_note(freight: &RawValue, note: &impl Serialize) -> RawValue {
+        let data = serde_json::to_vec(note).unwrap_or_default();
+        let encoding = ("encoding".to_owned(), b"json/plain".to_vec());
+        let note = Payload { metadata: [encoding].into(), data, ..Payload::default() };
+        let mut input = freight.clone();
+        input.payloads.push(note);
+        input
+    }
+
+    /// What is behind the freight in the input of an activity.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there.
+    pub fn note<T: DeserializeOwned>(input: &RawValue) -> Result<T, InvalidSpan> {
+        let payload = input.payloads.get(1).map(|payload| payload.data.as_slice());
+        serde_json::from_slice(payload.unwrap_or_default())
+            .map_err(|_| InvalidSpan::new("packed spans", "come without the note about them"))
+    }
+
+    /// Packs the first groups, as many as one command may carry. Returns how many bytes of JSON are
+    /// left, too. A group that is too large alone is passed over.
+    pub(crate) fn pack_first(
+        run_id: &str,
+        groups: &[Rc<FlushGroup>],
+    ) -> (RawValue, Vec<Acknowledgement>, usize) {
+        let mut fitting = Vec::new();
+        let (mut bytes, mut left) = (0, 0);
+        for group in groups {
+            let size: usize = group.spans.iter().map(json_len).sum();
+            if size > MAX_PACKED_BYTES || bytes + size > MAX_UNPACKED_BYTES {
+                left += size;
+            } else {
+                bytes += size;
+                fitting.push((size, group));
+            }
+        }
+        let mut freight = Self {
+            run_id: run_id.to_owned(),
+            groups: fitting.iter().map(|(_, group)| FlushGroup::clone(group)).collect(),
+        };
+        loop {
+            let packed = freight.pack();
+            // One group alone fits, for compression adds next to nothing.
+            if packed_len(&packed) <= MAX_PACKED_BYTES || freight.groups.len() <= 1 {
+                let carried = freight.groups.iter().map(FlushGroup::acknowledgement).collect();
+                return (packed, carried, left);
+            }
+            let kept = freight.groups.len() / 2;
+            left += fitting.drain(kept..).map(|(size, _)| size).sum::<usize>();
+            freight.groups.truncate(kept);
+        }
+    }
+
     /// Packs the groups for exactly `couriers` couriers. Replay takes the number from history while
     /// the spans come from today's code, so some may carry nothing, and what would be too large
     /// for its courier is given back as lost.
     pub(crate) fn pack_for(
         couriers: u32,
         run_id: &str,
-        groups: &[std::rc::Rc<FlushGroup>],
+        groups: &[Rc<FlushGroup>],
     ) -> (Vec<RawValue>, Vec<Span>) {
         let couriers = couriers as usize;
         let total: usize = groups.iter().flat_map(|group| &group.spans).map(json_len).sum();
@@ -106,8 +168,7 @@ impl Freight {
             let mut freight = Self { run_id: run_id.to_owned(), groups };
             loop {
                 let packed = freight.pack();
-                let bytes: usize = packed.payloads.iter().map(|payload| payload.data.len()).sum();
-                if bytes <= MAX_PACKED_BYTES {
+                if packed_len(&packed) <= MAX_PACKED_BYTES {
                     return packed;
                 }
                 for group in &mut freight.groups {
@@ -122,7 +183,11 @@ impl Freight {
     }
 }
 
-fn json_len(span: &Span) -> usize {
+fn packed_len(packed: &RawValue) -> usize {
+    packed.payloads.iter().map(|payload| payload.data.len()).sum()
+}
+
+pub(crate) fn json_len(span: &Span) -> usize {
     serde_json::to_vec(span).map_or(0, |json| json.len())
 }
 
@@ -149,7 +214,7 @@ impl Courier {
                 .schedule_to_close_timeout(LONGEST_TRY)
                 .retry_policy(once)
                 .build();
-            let input = Try::input(&freight, waited);
+            let input = Freight::with_note(&freight, &Try { waited_s: waited.as_secs() });
             // How long to be patient is decided there, so that it is an option of today's worker
             // and yet the same in replay.
             match ctx.execute_local_activity(Deliver, input, options).await {
@@ -188,27 +253,6 @@ pub struct Try {
     pub waited_s: u64,
 }
 
-impl Try {
-    /// The freight, and behind it this.
-    fn input(freight: &RawValue, waited: Duration) -> RawValue {
-        let data = serde_json::to_vec(&Self { waited_s: waited.as_secs() });
-        let mut input = freight.clone();
-        input.payloads.push(Payload { data: data.unwrap_or_default(), ..Payload::default() });
-        input
-    }
-
-    /// Reads it from the input of the activity.
-    ///
-    /// # Errors
-    ///
-    /// When it is not there.
-    pub fn of_input(input: &RawValue) -> Result<Self, InvalidSpan> {
-        let payload = input.payloads.get(1).map(|payload| payload.data.as_slice());
-        serde_json::from_slice(payload.unwrap_or_default())
-            .map_err(|_| InvalidSpan::new("courier input", "does not say how long it has waited"))
-    }
-}
-
 /// What is lost when a courier gives up, by number and name.
 fn loss(freight: &RawValue) -> String {
     let groups = Freight::unpack(freight).map(|freight| freight.groups).unwrap_or_default();
@@ -233,8 +277,6 @@ impl ActivityDefinition for Deliver {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
-
     use super::*;
     use durable_spans_model::{SpanId, Timestamp, TraceId};
 

@@ -3,7 +3,7 @@ use std::{hash::Hasher, rc::Rc};
 use durable_spans_model::Span;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
-use temporalio_workflow::common::ActivityDefinition;
+use temporalio_workflow::common::{ActivityDefinition, data_converters::RawValue};
 
 /// Activity type of the flush activity. It is in the history of every traced run, so it may never
 /// change.
@@ -53,6 +53,19 @@ impl FlushGroup {
 /// A tuple, since it is in the history of the run and each byte counts.
 pub type Acknowledgement = (u32, u32, u64);
 
+/// What is told to the flush by a normal activity, besides the packed spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedFlush {
+    /// Whether the run is about to close.
+    pub closing: bool,
+    /// Spans that were over the limits of the run's buffer since the flush before.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Bytes of JSON that one command could not carry.
+    #[serde(default)]
+    pub left_bytes: usize,
+}
+
 /// The flush activity's answer. It is in the run's history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlushReply {
@@ -86,6 +99,22 @@ pub fn digest(spans: &[Span]) -> u64 {
         hasher.write(if span.end_timestamp.is_some() { b"." } else { b":" });
     }
     hasher.finish()
+}
+
+/// Type of the normal activity that flushes for workers that may not reach the network. It is in
+/// the history of their runs, so it may never change.
+pub const FLUSH_PACKED_ACTIVITY: &str = "durable_spans.flush_packed";
+
+/// How the workflow half names that activity. The activity half registers it.
+pub(crate) struct FlushPacked;
+
+impl ActivityDefinition for FlushPacked {
+    type Input = RawValue;
+    type Output = FlushReply;
+
+    fn name(&self) -> &str {
+        FLUSH_PACKED_ACTIVITY
+    }
 }
 
 /// How the workflow half names the flush activity. The activity half registers it.

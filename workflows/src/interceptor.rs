@@ -51,6 +51,7 @@ type CancellableNext<I, T> = WorkflowNext<'static, I, CancellableWorkflowOutboun
 pub struct WorkflowTracing {
     timetable: Timetable,
     limits: Limits,
+    egress: Option<String>,
     observer: Option<Observer>,
     last_resort: Option<LastResort>,
 }
@@ -72,6 +73,16 @@ impl WorkflowTracing {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Names the task queue of workers that reach the network, for a worker that does not: couriers
+    /// run there, and flushes of runs whose policy is
+    /// [`by_activity`](durable_spans_model::FlushPolicy::by_activity). Default: the run's own task
+    /// queue. Changing it is no versioning event.
+    #[must_use]
+    pub fn egress(mut self, task_queue: impl Into<String>) -> Self {
+        self.egress = Some(task_queue.into());
         self
     }
 
@@ -143,7 +154,7 @@ impl Mode {
             context => {
                 let pinned = context.as_ref().and_then(|context| context.policy);
                 let policy = pinned.unwrap_or(policy);
-                if policy.rule_version() != RULE_VERSION {
+                if !policy.is_known() {
                     return Self::UnknownRule(policy.rule_version());
                 }
                 let start = StartFacts {
@@ -159,6 +170,7 @@ impl Mode {
                 Self::Traced(Rc::new(Run::new(
                     start,
                     tracing.limits,
+                    tracing.egress.clone(),
                     tracing.observer.clone(),
                     tracing.last_resort.clone(),
                 )))
@@ -288,7 +300,7 @@ impl WorkflowInterceptor for Interceptor {
             // A panic fails the workflow task, which is retried until an upgraded worker takes it.
             Mode::UnknownRule(version) => panic!(
                 "this run was started under version {version} of the flush rule, and this worker \
-                 knows version {RULE_VERSION} only: upgrade durable-spans on the worker"
+                 knows versions up to {RULE_VERSION} only: upgrade durable-spans on the worker"
             ),
         };
         WorkflowInterceptorFuture::new(async move {

@@ -9,6 +9,7 @@ use durable_spans_model::{
 };
 
 use crate::{
+    courier::json_len,
     flush::{Acknowledgement, FlushGroup},
     limits::Limits,
 };
@@ -65,6 +66,8 @@ pub(crate) struct Recorder {
     group_id: Option<String>,
     seed: Seed,
     limits: Limits,
+    /// Bytes of JSON per group, where groups must be small enough for a command each.
+    group_bytes: Option<usize>,
     next_sequence: u64,
     open: BTreeMap<u64, OpenSpan>,
     /// Ended, in no flush yet, in order of ending.
@@ -121,12 +124,14 @@ impl Recorder {
         group_id: Option<String>,
         seed: Seed,
         limits: Limits,
+        group_bytes: Option<usize>,
     ) -> Self {
         Self {
             trace_id,
             group_id,
             seed,
             limits,
+            group_bytes,
             next_sequence: 0,
             open: BTreeMap::new(),
             ended: VecDeque::new(),
@@ -232,7 +237,7 @@ impl Recorder {
         self.unacknowledged.iter().map(|group| group.spans.len()).sum()
     }
 
-    /// Begins a flush: a group of what no flush has carried yet, after all groups that are still
+    /// Begins a flush: a group (or several, where they must be small) of what no flush has carried yet, after all groups that are still
     /// unacknowledged. Returns the number of the flush, too.
     pub(crate) fn begin_flush(&mut self) -> (u32, Vec<Rc<FlushGroup>>) {
         self.flushes += 1;
@@ -246,10 +251,10 @@ impl Recorder {
             }
         }
         spans.sort_by_key(|(sequence, _)| *sequence);
-        if !spans.is_empty() {
-            let spans = spans.into_iter().map(|(_, span)| span).collect();
-            self.unacknowledged.push(Rc::new(FlushGroup::new(self.flushes, spans)));
-        }
+        let spans = spans.into_iter().map(|(_, span)| span);
+        let groups = in_groups(spans, self.group_bytes.unwrap_or(usize::MAX));
+        self.unacknowledged
+            .extend(groups.into_iter().map(|spans| Rc::new(FlushGroup::new(self.flushes, spans))));
         (self.flushes, self.unacknowledged.clone())
     }
 
@@ -295,6 +300,27 @@ impl Recorder {
     }
 }
 
+/// Groups of so many bytes of JSON, but of a span at least.
+fn in_groups(spans: impl Iterator<Item = Span>, most_bytes: usize) -> Vec<Vec<Span>> {
+    let mut groups: Vec<Vec<Span>> = Vec::new();
+    let mut bytes = 0;
+    for span in spans {
+        // The size is not worth knowing where it does not matter.
+        let size = if most_bytes == usize::MAX { 0 } else { json_len(&span) };
+        match groups.last_mut() {
+            Some(group) if bytes + size <= most_bytes => {
+                bytes += size;
+                group.push(span);
+            }
+            _ => {
+                bytes = size;
+                groups.push(vec![span]);
+            }
+        }
+    }
+    groups
+}
+
 /// The sequence of the root: it is the first span of a run.
 const ROOT: u64 = 0;
 
@@ -320,7 +346,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn recorder() -> Recorder {
-        Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"), Limits::new())
+        Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"), Limits::new(), None)
     }
 
     fn at(ns: i64) -> Timestamp {
@@ -456,7 +482,8 @@ mod tests {
     #[test]
     fn what_is_over_the_limits_of_the_buffer_is_dropped_and_counted_but_never_the_root() {
         let limits = Limits::new().buffer_spans(3);
-        let mut recorder = Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"), limits);
+        let mut recorder =
+            Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"), limits, None);
         let root = start(&mut recorder, None, "root");
         for _ in 0..5 {
             let step = start(&mut recorder, Some(&root), "step");

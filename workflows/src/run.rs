@@ -16,7 +16,7 @@ use temporalio_workflow::{
 
 use crate::{
     courier::Freight,
-    flush::{FlushGroup, FlushReply, FlushRequest},
+    flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
     limits::Limits,
     recorder::{Outcome, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
@@ -25,6 +25,9 @@ use crate::{
 /// Names of the random streams that we draw from. Changing one changes ids of runs in flight.
 const SEED_STREAM: &str = "durable-spans";
 const PLACE_STREAMS: &str = "durable-spans/";
+
+/// So small that several groups fit into a command of a flush by a normal activity.
+const PACKED_GROUP_BYTES: usize = 256 * 1024;
 
 pub(crate) type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
 
@@ -37,6 +40,8 @@ pub(crate) type LastResort = Arc<dyn Fn(&str, &FlushGroup) + Send + Sync>;
 pub(crate) struct Run {
     start: StartFacts,
     limits: Limits,
+    /// Task queue of the workers that reach the network, where ours do not.
+    egress: Option<String>,
     observer: Option<Observer>,
     last_resort: Option<LastResort>,
     rule: RefCell<FlushRule>,
@@ -46,8 +51,17 @@ pub(crate) struct Run {
     /// points back to what holds us.
     ctx: RefCell<Option<WorkflowInterceptorContext>>,
     own_command: Cell<bool>,
+    /// Flushes by local activities that have not resolved.
     flushes_in_flight: Cell<u32>,
+    /// What flushes by normal activities carry at present.
+    carried: RefCell<Vec<Acknowledgement>>,
     closing: Cell<bool>,
+}
+
+/// What one normal activity is to deliver.
+pub(crate) struct Packed {
+    pub(crate) input: RawValue,
+    carried: Vec<Acknowledgement>,
 }
 
 /// What is known of a run when it starts, the same at each replay.
@@ -68,6 +82,7 @@ impl Run {
     pub(crate) fn new(
         start: StartFacts,
         limits: Limits,
+        egress: Option<String>,
         observer: Option<Observer>,
         last_resort: Option<LastResort>,
     ) -> Self {
@@ -75,6 +90,7 @@ impl Run {
             rule: RefCell::new(FlushRule::new(start.policy)),
             start,
             limits,
+            egress,
             observer,
             last_resort,
             recorder: RefCell::new(None),
@@ -82,6 +98,7 @@ impl Run {
             ctx: RefCell::new(None),
             own_command: Cell::new(false),
             flushes_in_flight: Cell::new(0),
+            carried: RefCell::new(Vec::new()),
             closing: Cell::new(false),
         }
     }
@@ -100,7 +117,9 @@ impl Run {
             }
             None => (seed.trace_id(), None, None),
         };
-        *self.recorder.borrow_mut() = Some(Recorder::new(trace_id, group_id, seed, self.limits));
+        let group_bytes = self.flushes_by_activity().then_some(PACKED_GROUP_BYTES);
+        *self.recorder.borrow_mut() =
+            Some(Recorder::new(trace_id, group_id, seed, self.limits, group_bytes));
         *self.ctx.borrow_mut() = Some(ctx.clone());
         let name = self.start.workflow_type.clone();
         let root = self
@@ -252,8 +271,51 @@ impl Run {
         self.flushes_in_flight.get()
     }
 
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Whether flushes are normal activities. Pinned when the run started.
+    pub(crate) fn flushes_by_activity(&self) -> bool {
+        self.start.policy.is_by_activity()
+    }
+
+    pub(crate) fn egress(&self) -> Option<String> {
+        self.egress.clone()
+    }
+
+    /// Begins a flush by a local activity.
     pub(crate) fn begin_flush(&self) -> FlushRequest<Rc<FlushGroup>> {
         self.flushes_in_flight.set(self.flushes_in_flight.get() + 1);
+        let (groups, dropped) = self.take_groups();
+        FlushRequest { closing: self.closing.get(), dropped, groups }
+    }
+
+    pub(crate) fn end_flush(&self) {
+        self.flushes_in_flight.set(self.flushes_in_flight.get() - 1);
+    }
+
+    /// Begins a flush by a normal activity: what others carry is left to them, but for the last one.
+    pub(crate) fn begin_packed_flush(&self) -> Packed {
+        let (mut groups, dropped) = self.take_groups();
+        let closing = self.closing.get();
+        let mut in_flight = self.carried.borrow_mut();
+        if !closing {
+            groups.retain(|group| !in_flight.contains(&group.acknowledgement()));
+        }
+        let (freight, carried, left_bytes) = Freight::pack_first(&self.start.run_id, &groups);
+        in_flight.extend(&carried);
+        let note = PackedFlush { closing, dropped, left_bytes };
+        Packed { input: Freight::with_note(&freight, &note), carried }
+    }
+
+    pub(crate) fn end_packed_flush(&self, packed: &Packed) {
+        self.carried.borrow_mut().retain(|carried| !packed.carried.contains(carried));
+    }
+
+    /// All groups that nobody has acknowledged, with a new one of what was recorded since the last
+    /// call; and how many spans were over the limits since then.
+    fn take_groups(&self) -> (Vec<Rc<FlushGroup>>, u64) {
         self.rule.borrow_mut().flush_issued();
         let (flush, groups, dropped) = match self.recorder.borrow_mut().as_mut() {
             Some(recorder) => {
@@ -263,7 +325,7 @@ impl Run {
             None => (0, Vec::new(), 0),
         };
         self.observe(flush, &groups);
-        FlushRequest { closing: self.closing.get(), dropped, groups }
+        (groups, dropped)
     }
 
     /// Forgets what was acknowledged.
@@ -271,10 +333,6 @@ impl Run {
         if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
             recorder.acknowledge(&reply.acknowledged, reply.refused);
         }
-    }
-
-    pub(crate) fn end_flush(&self) {
-        self.flushes_in_flight.set(self.flushes_in_flight.get() - 1);
     }
 
     /// Packs what is unacknowledged for so many couriers. What would be too large for them goes to
