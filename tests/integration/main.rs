@@ -16,4 +16,5 @@ mod replay;
 mod split_fleet;
 mod tree;
 mod trouble;
+mod versioning;
 mod workflows;
