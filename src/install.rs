@@ -42,6 +42,7 @@ pub struct DurableSpans {
     timetable: Timetable,
     policy: FlushPolicy,
     limits: Limits,
+    timer_spans: bool,
     courier_patience: Duration,
 }
 
@@ -84,6 +85,7 @@ impl DurableSpans {
             timetable: Timetable::new(),
             policy: FlushPolicy::new(),
             limits: Limits::new(),
+            timer_spans: false,
             courier_patience: COURIER_PATIENCE,
         }
     }
@@ -107,6 +109,13 @@ impl DurableSpans {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Whether timers in workflow code have spans. Default false.
+    #[must_use]
+    pub fn timer_spans(mut self, wanted: bool) -> Self {
+        self.timer_spans = wanted;
         self
     }
 
@@ -213,7 +222,10 @@ impl DurableSpans {
     }
 
     fn workflow_tracing(&self) -> WorkflowTracing {
-        let tracing = WorkflowTracing::new().timetable(self.timetable.clone()).limits(self.limits);
+        let tracing = WorkflowTracing::new()
+            .timetable(self.timetable.clone())
+            .limits(self.limits)
+            .timer_spans(self.timer_spans);
         match &self.egress {
             Some(task_queue) => tracing.egress(task_queue),
             None => tracing,

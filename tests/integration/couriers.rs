@@ -33,7 +33,8 @@ fn worker(fleet: &Fleet, spans: &DurableSpans) -> Worker {
 pub(crate) fn couriers(events: &[HistoryEvent]) -> Vec<String> {
     let started = events.iter().filter_map(|event| match &event.attributes {
         Some(Attributes::StartChildWorkflowExecutionInitiatedEventAttributes(child)) => {
-            Some(child.workflow_id.clone())
+            let is_courier = child.workflow_type.as_ref()?.name == "durable_spans.courier";
+            is_courier.then(|| child.workflow_id.clone())
         }
         _ => None,
     });

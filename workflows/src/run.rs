@@ -7,7 +7,7 @@ use std::{
 };
 
 use durable_spans_model::{
-    FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId,
+    FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId, TraceParent,
 };
 use serde_json::{Map, Value};
 use temporalio_workflow::{
@@ -18,7 +18,7 @@ use crate::{
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
     limits::Limits,
-    recorder::{Outcome, Parent, Recorder, SpanRef},
+    recorder::{Marks, Outcome, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
 };
 
@@ -75,6 +75,11 @@ pub(crate) struct StartFacts {
     /// From 1; more if the workflow has a retry policy and failed before.
     pub(crate) attempt: u32,
     pub(crate) context: Option<TraceContext>,
+    /// Another one where the run is what a reset made of it.
+    pub(crate) original_run_id: String,
+    pub(crate) schedule_id: Option<String>,
+    /// Where the run's starter stood in an observability trace.
+    pub(crate) observed: Option<TraceParent>,
     pub(crate) policy: FlushPolicy,
 }
 
@@ -119,7 +124,7 @@ impl Run {
         };
         let group_bytes = self.flushes_by_activity().then_some(PACKED_GROUP_BYTES);
         *self.recorder.borrow_mut() =
-            Some(Recorder::new(trace_id, group_id, seed, self.limits, group_bytes));
+            Some(Recorder::new(trace_id, group_id, seed, self.limits, self.marks(), group_bytes));
         *self.ctx.borrow_mut() = Some(ctx.clone());
         let name = self.start.workflow_type.clone();
         let root = self
@@ -134,12 +139,34 @@ impl Run {
             if self.start.continued {
                 metadata.insert("temporal.continued".into(), true.into());
             }
+            if self.is_reset() {
+                let original = self.start.original_run_id.as_str();
+                metadata.insert("temporal.reset_of_run_id".into(), original.into());
+            }
+            if let Some(schedule) = &self.start.schedule_id {
+                metadata.insert("temporal.schedule_id".into(), schedule.as_str().into());
+            }
             if self.start.attempt > 1 {
                 metadata.insert("temporal.attempt".into(), self.start.attempt.into());
             }
         });
         *self.root.borrow_mut() = Some(root.clone());
         root
+    }
+
+    fn is_reset(&self) -> bool {
+        let StartFacts { run_id, original_run_id, .. } = &self.start;
+        !original_run_id.is_empty() && original_run_id != run_id
+    }
+
+    fn marks(&self) -> Marks {
+        let run_id = self.is_reset().then(|| self.start.run_id.clone());
+        Marks { observed: self.start.observed.clone(), run_id }
+    }
+
+    /// Where `span` stands in the observability trace that the run was started in, if any.
+    pub(crate) fn observed_below(&self, span: &SpanId) -> Option<TraceParent> {
+        Some(self.start.observed.as_ref()?.under(span))
     }
 
     /// Lets go of everything, so that whatever the users' guards do from here on has no effect.
@@ -201,6 +228,12 @@ impl Run {
         });
     }
 
+    pub(crate) fn outlive(&self, span: &SpanRef) {
+        if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
+            recorder.outlive(span);
+        }
+    }
+
     pub(crate) fn end_all(&self) {
         let at = self.now();
         if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
@@ -223,14 +256,13 @@ impl Run {
         }
     }
 
-    /// What the next run of the same chain needs to know. All runs of a chain hang, side by side,
+    /// What the next run of the same chain hangs under: all runs of a chain hang, side by side,
     /// under the root span of its first one.
-    pub(crate) fn context_of_next_run(&self) -> Option<TraceContext> {
-        let chain_root = match &self.start.context {
+    pub(crate) fn chain_root(&self) -> Option<SpanId> {
+        match &self.start.context {
             Some(context) if self.start.continued => context.span_id.clone(),
             _ => Some(self.root.borrow().as_ref()?.id().clone()),
-        };
-        Some(self.context_below(&chain_root?, true))
+        }
     }
 
     /// Counts an operation of the user's code, unless it is a command of ours.
