@@ -83,7 +83,7 @@ pub use durable_spans_activity::{
 };
 pub use durable_spans_model::{
     ErrorCategory, FlushPolicy, InvalidSpan, Span, SpanError, SpanId, SpanStatus, SpanType,
-    Timestamp, TraceContext, TraceId,
+    Timestamp, TraceContext, TraceId, TraceParent,
 };
 pub use durable_spans_workflow::{
     Limits, SpanBuilder, SpanHandle, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing,

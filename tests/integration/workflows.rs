@@ -8,7 +8,8 @@ use temporalio_common::error::ApplicationFailure;
 use temporalio_macros::{activities, workflow, workflow_methods};
 use temporalio_sdk::{
     ActivityOptions, ChildWorkflowOptions, ContinueAsNewOptions, LocalActivityOptions,
-    SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult, WorkflowTermination,
+    ParentClosePolicy, SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult,
+    WorkflowTermination,
     activities::{ActivityContext, ActivityError},
     workflows::{join, join_all, select},
 };
@@ -33,6 +34,20 @@ impl Work {
     #[activity(name = "look_up")]
     pub(crate) async fn look_up(_ctx: ActivityContext, item: u32) -> Result<u32, ActivityError> {
         Ok(item * 2)
+    }
+
+    /// Never ends by itself, and never says that it is alive.
+    #[activity(name = "hang")]
+    pub(crate) async fn hang(ctx: ActivityContext, _: ()) -> Result<(), ActivityError> {
+        ctx.cancelled().await;
+        Err(ActivityError::cancelled())
+    }
+
+    /// Fails at each attempt.
+    #[activity(name = "fail")]
+    pub(crate) async fn fail(_ctx: ActivityContext, _secret: String) -> Result<(), ActivityError> {
+        let failure = ApplicationFailure::builder("card reader is broken");
+        Err(failure.type_name("Broken".to_owned()).build().into())
     }
 
     /// Fails for ever.
@@ -386,4 +401,73 @@ impl Bulky {
         }
         Ok(())
     }
+}
+
+/// An activity that ends as it is told, and children in every state of being waited for.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Endings;
+
+#[workflow_methods]
+impl Endings {
+    #[run(name = "Endings")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, how: String) -> WorkflowResult<()> {
+        let short = Duration::from_millis(300);
+        match how.as_str() {
+            "start_to_close" => {
+                let options = ActivityOptions::with_start_to_close_timeout(short);
+                ctx.execute_activity(Work::hang, (), options.retry_policy(once()).build()).await?;
+            }
+            "schedule_to_start" => {
+                let options = ActivityOptions::with_start_to_close_timeout(short)
+                    .schedule_to_start_timeout(short)
+                    .task_queue("nobody is here".to_owned());
+                ctx.execute_activity(Work::hang, (), options.build()).await?;
+            }
+            "heartbeat" => {
+                let options = ActivityOptions::with_start_to_close_timeout(short * 100)
+                    .heartbeat_timeout(short)
+                    .retry_policy(once());
+                ctx.execute_activity(Work::hang, (), options.build()).await?;
+            }
+            "exhausted" => {
+                let mut retry = once();
+                retry.set_maximum_attempts(2).set_initial_interval(Duration::from_millis(10));
+                let options =
+                    ActivityOptions::with_start_to_close_timeout(short * 10).retry_policy(retry);
+                ctx.execute_activity(Work::fail, "card 4711".to_owned(), options.build()).await?;
+            }
+            "child_abandoned" => {
+                let options = ChildWorkflowOptions::builder()
+                    .parent_close_policy(ParentClosePolicy::Abandon)
+                    .build();
+                ctx.start_child_workflow(Ship::run, 1u32, options).await?;
+            }
+            "child_left" => {
+                let options = ChildWorkflowOptions::default();
+                ctx.start_child_workflow(Doomed::run, "wait".to_owned(), options).await?;
+            }
+            "child_cancelled" => {
+                let options = ChildWorkflowOptions::default();
+                let child =
+                    ctx.start_child_workflow(Doomed::run, "wait".to_owned(), options).await?;
+                child.cancel("enough".to_owned());
+                child.result().await.ok();
+            }
+            "child_failed" => {
+                let options = ChildWorkflowOptions::default();
+                let child =
+                    ctx.start_child_workflow(Doomed::run, "fail".to_owned(), options).await?;
+                child.result().await?;
+            }
+            other => panic!("unknown ending {other}"),
+        }
+        Ok(())
+    }
+}
+
+fn once() -> temporalio_common::RetryPolicy {
+    let mut retry = temporalio_common::RetryPolicy::default();
+    retry.set_maximum_attempts(1);
+    retry
 }
