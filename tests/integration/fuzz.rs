@@ -211,7 +211,8 @@ async fn random_workflows_replay_with_the_same_more_and_no_spans() {
     }
 }
 
-async fn one_run(seed: u64) {
+/// Returns the history as JSON.
+pub(crate) async fn one_run(seed: u64) -> Vec<u8> {
     let mut random = SmallRng::seed_from_u64(seed);
     let program = Step::InSequence((0..4).map(|_| Step::random(&mut random, 2)).collect());
     let mut policy =
@@ -299,9 +300,9 @@ async fn one_run(seed: u64) {
     assert!(all_ended(&live), "seed {seed}");
 
     let history = || fleet.history(handle.info().workflow_id.as_str(), None);
+    let json = history().to_json().await.unwrap();
     if let Ok(folder) = std::env::var("FUZZ_KEEP") {
-        let json = history().to_json().await.unwrap();
-        std::fs::write(format!("{folder}/{seed}.json"), json).unwrap();
+        std::fs::write(format!("{folder}/{seed}.json"), &json).unwrap();
     }
     let replayed = replayed_spans(history(), |options| {
         options.register_workflow::<Random>().unwrap();
@@ -331,6 +332,7 @@ async fn one_run(seed: u64) {
         let replay = WorkflowReplayer::new(options).unwrap().replay_workflow(history()).await;
         replay.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
     }
+    json
 }
 
 /// Whether the span was recorded by a child workflow, not by the run itself.

@@ -12,6 +12,7 @@ mod fuzz;
 mod harness;
 mod messages;
 mod policy;
+mod recording;
 mod replay;
 mod reset;
 mod split_fleet;

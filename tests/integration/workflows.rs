@@ -253,9 +253,9 @@ fn record<W>(ctx: &WorkflowContext<W>, spans: u32) {
 }
 
 /// The same workflow as several versions of its code would have it: the same operations, other
-/// spans.
+/// spans: so many of them per round, with this name and type, before or after the operations.
 macro_rules! versions {
-    ($($name:ident = $spans:literal, $label:literal;)*) => {$(
+    ($($name:ident = $spans:literal, $label:literal, $span_type:ident, $early:literal;)*) => {$(
         #[workflow]
         #[derive(Default)]
         pub(crate) struct $name;
@@ -266,8 +266,13 @@ macro_rules! versions {
             pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, rounds: u32) -> WorkflowResult<()> {
                 for round in 0..rounds {
                     let spans: u32 = $spans;
-                    for _ in 0..spans {
-                        ctx.span($label).start().end();
+                    let record = || {
+                        for _ in 0..spans {
+                            ctx.span($label).span_type(SpanType::$span_type).start().end();
+                        }
+                    };
+                    if $early {
+                        record();
                     }
                     let slow = async {
                         if spans > 0 {
@@ -279,6 +284,9 @@ macro_rules! versions {
                     join!(slow, async {
                         ctx.execute_activity(Work::look_up, round, quickly()).await.ok();
                     });
+                    if !$early {
+                        record();
+                    }
                 }
                 Ok(())
             }
@@ -287,11 +295,13 @@ macro_rules! versions {
 }
 
 versions! {
-    Recorded = 3, "a";
-    TenTimesMore = 30, "a";
-    Fewer = 1, "a";
-    Renamed = 3, "b";
-    Silent = 0, "";
+    Recorded = 3, "a", Standalone, true;
+    TenTimesMore = 30, "a", Standalone, true;
+    Fewer = 1, "a", Standalone, true;
+    Renamed = 3, "b", Standalone, true;
+    Retyped = 3, "a", Custom, true;
+    Reordered = 3, "a", Standalone, false;
+    Silent = 0, "", Standalone, true;
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -470,4 +480,59 @@ fn once() -> temporalio_common::RetryPolicy {
     let mut retry = temporalio_common::RetryPolicy::default();
     retry.set_maximum_attempts(1);
     retry
+}
+
+/// A workflow and its next version: the same commands in the same order, but it awaits in another
+/// order, awaits what was dropped before, and handles a signal that nobody handled.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Mutable;
+
+#[workflow_methods]
+impl Mutable {
+    #[run(name = "Mutable")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, rounds: u32) -> WorkflowResult<()> {
+        for round in 0..rounds {
+            let first = ctx.execute_activity(Work::look_up, round, quickly());
+            let second = ctx.execute_activity(Work::look_up, round + 1, quickly());
+            let dropped = ctx.execute_activity(Work::look_up, round + 2, quickly());
+            ctx.span("both").scope(async { (first.await.ok(), second.await.ok()) }).await;
+            drop(dropped);
+            ctx.timer(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+}
+
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Mutated {
+    nudges: u32,
+}
+
+#[workflow_methods]
+impl Mutated {
+    #[run(name = "Mutable")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, rounds: u32) -> WorkflowResult<()> {
+        for round in 0..rounds {
+            let first = ctx.execute_activity(Work::look_up, round, quickly());
+            let second = ctx.execute_activity(Work::look_up, round + 1, quickly());
+            let third = ctx.execute_activity(Work::look_up, round + 2, quickly());
+            let mut third = Box::pin(third.fuse());
+            let mut both = Box::pin(async { (second.await.ok(), first.await.ok()) }.fuse());
+            loop {
+                select! {
+                    _ = both => break,
+                    _ = third => (),
+                }
+            }
+            ctx.timer(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    #[signal(name = "nudge")]
+    pub(crate) fn nudge(&mut self, _ctx: &mut SyncWorkflowContext<Self>, _: ()) {
+        self.nudges += 1;
+    }
 }

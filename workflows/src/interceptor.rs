@@ -82,7 +82,8 @@ impl WorkflowTracing {
     }
 
     /// Whether timers of the user's code have spans, from their start until they fire or are
-    /// cancelled. Default false. Changing it is no versioning event.
+    /// cancelled. Default false. Changing it is no versioning event, but where the policy counts
+    /// buffered spans ([`when_buffered`](durable_spans_model::FlushPolicy::when_buffered)).
     #[must_use]
     pub fn timer_spans(mut self, wanted: bool) -> Self {
         self.timer_spans = wanted;

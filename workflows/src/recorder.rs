@@ -74,6 +74,8 @@ pub(crate) struct Recorder {
     /// Ended, in no flush yet, in order of ending.
     ended: VecDeque<(u64, Span)>,
     ended_bytes: usize,
+    /// All that ended since the last flush, be they over the limits.
+    ended_since_flush: usize,
     /// Ended spans in the groups that were acknowledged.
     acknowledged: u64,
     /// Of these, how many the sink refused.
@@ -149,6 +151,7 @@ impl Recorder {
             open: BTreeMap::new(),
             ended: VecDeque::new(),
             ended_bytes: 0,
+            ended_since_flush: 0,
             acknowledged: 0,
             refused: 0,
             over_limit: 0,
@@ -238,6 +241,7 @@ impl Recorder {
 
     /// Puts an ended span into the buffer. The root always fits: it tells what did not.
     fn keep(&mut self, sequence: u64, mut span: Span) {
+        self.ended_since_flush += 1;
         let bytes = self.limits.cut(&mut span);
         let full = self.ended.len() >= self.limits.buffer_spans
             || self.ended_bytes + bytes > self.limits.buffer_bytes;
@@ -250,9 +254,9 @@ impl Recorder {
         self.ended.push_back((sequence, span));
     }
 
-    /// Ended spans that no flush has carried yet.
+    /// Spans that ended since the last flush. Whatever the limits of today, for a flush may depend on it.
     pub(crate) fn buffered(&self) -> usize {
-        self.ended.len()
+        self.ended_since_flush
     }
 
     /// Spans in flushes that nobody has acknowledged.
@@ -267,6 +271,7 @@ impl Recorder {
         self.flushes += 1;
         let mut spans: Vec<(u64, Span)> = self.ended.drain(..).collect();
         self.ended_bytes = 0;
+        self.ended_since_flush = 0;
         for (sequence, open) in &mut self.open {
             if !std::mem::replace(&mut open.announced, true) {
                 let mut span = open.span.clone();
