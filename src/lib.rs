@@ -72,11 +72,13 @@
 //! described in the crate `durable-spans-workflow`.
 
 mod client;
+mod doctor;
 mod install;
 #[cfg(feature = "plugin")]
 mod plugin;
 
 pub use client::new_trace;
+pub use doctor::{Doctor, ExamineError, Finding, Verdict};
 pub use durable_spans_activity::{
     ActivitySpan, BreakerState, DropReason, EncodedSpan, InvalidSgpOptions, MemorySink, SgpOptions,
     SgpSink, SinkError, SpanBatch, SpanSink, Statistics, current_context, current_span, in_trace,

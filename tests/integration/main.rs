@@ -5,6 +5,7 @@
 mod codec;
 mod cost;
 mod couriers;
+mod doctor;
 mod egress;
 mod endings;
 mod fixtures;

@@ -60,7 +60,7 @@ pub struct Freight {
 
 impl Freight {
     /// As the input of a courier: compressed JSON, which the user's payload codec will encode.
-    pub(crate) fn pack(&self) -> RawValue {
+    pub fn pack(&self) -> RawValue {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         let json = serde_json::to_vec(self).expect("strings and numbers always make JSON");
         gzip.write_all(&json).expect("a buffer takes every byte");
