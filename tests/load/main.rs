@@ -9,3 +9,4 @@ mod calls;
 mod harness;
 mod long_run;
 mod scene;
+mod slots;
