@@ -123,8 +123,8 @@ async fn what_is_too_much_for_one_courier_is_shared_and_the_process_that_lives_o
     let spans: Vec<Span> = fleet.sink.spans();
     assert_eq!(spans.len(), 5_001);
     assert!(all_ended(&spans));
-    fleet.spans.flush(Duration::from_secs(10)).await;
-    assert_eq!(fleet.spans.statistics().deferred, 0);
+    let statistics = fleet.spans.flush(Duration::from_secs(10)).await;
+    assert_eq!((statistics.recorded, statistics.delivered, statistics.deferred), (5_001, 5_001, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

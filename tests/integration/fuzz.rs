@@ -253,13 +253,15 @@ pub(crate) async fn one_run(seed: u64) -> Vec<u8> {
         let mut weather = SmallRng::seed_from_u64(random.random());
         done = while_running(worker(cache), async {
             let changes = async {
-                while outages {
+                if !outages {
+                    return std::future::pending::<()>().await;
+                }
+                loop {
                     let down = weather.random_bool(0.6);
                     fleet.sink.fail_with(move |_| down.then(|| SinkError::retryable("down")));
                     let pause = Duration::from_millis(weather.random_range(20..600));
                     tokio::time::sleep(pause).await;
                 }
-                std::future::pending::<()>().await;
             };
             let ended = handle.get_result(WorkflowGetResultOptions::default());
             let disturb = async {
