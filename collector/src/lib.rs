@@ -79,6 +79,7 @@ mod schema;
 mod search;
 mod store;
 pub mod tree;
+mod web;
 
 pub use batch::MAX_BATCH_SPANS;
 pub use body::MAX_BODY_BYTES;
