@@ -1,7 +1,7 @@
 // The frame around the list and the trace: header, theme, settings, keyboard help.
 
 import * as api from "./api.js";
-import { dialog, h, icon, iconButton, isTyping, replace, toast } from "./dom.js";
+import { dialog, h, iconButton, isTyping, toast } from "./dom.js";
 import { showList } from "./list.js";
 import { showTrace } from "./trace.js";
 
@@ -110,7 +110,7 @@ function askForKey() {
       "form",
       { method: "dialog", onsubmit: () => {
         api.setKey(field.value);
-        view.refresh();
+        view.start();
       } },
       h("label", {}, "API key", field),
       h("p", { class: "hint" }, "Kept until this tab is closed."),
@@ -123,8 +123,6 @@ function askForKey() {
 function help() {
   if (document.querySelector("dialog[open]")) return;
   const rows = frame.keys.map(([keys, what]) => h("tr", {}, h("th", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("td", {}, what)));
-  const box = dialog("Keyboard", h("table", { class: "keys" }, h("tbody", {}, rows)));
-  if (view.help) replace(box.appendChild(h("div")), view.help());
+  dialog("Keyboard", h("table", { class: "keys" }, h("tbody", {}, rows)));
 }
 
-void icon;

@@ -109,7 +109,8 @@ export function showList(main, frame) {
   /** Changes the address, and so what is shown. */
   function set(changes) {
     const before = state.asked.toString();
-    for (const [name, value] of Object.entries(changes)) {
+    clearTimeout(timeout.value);
+    for (const [name, value] of Object.entries({ q: search.value.trim(), ...changes })) {
       if (value) state.asked.set(name, value);
       else state.asked.delete(name);
     }
@@ -192,7 +193,8 @@ export function showList(main, frame) {
     for (;;) {
       const missing = [...state.traces.values()].filter((trace) => !trace.summary).map((trace) => trace.id).slice(0, 50);
       if (missing.length === 0 || generation !== state.generation) return;
-      const summaries = await api.post("/page/summaries", missing);
+      const summaries = await api.post("/page/summaries", missing).catch(() => ({}));
+      if (Object.keys(summaries).length === 0) return;
       for (const [id, summary] of Object.entries(summaries)) {
         const trace = state.traces.get(id);
         if (!trace) continue;

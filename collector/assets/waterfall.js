@@ -103,7 +103,7 @@ export class Waterfall {
       "div",
       {
         class: classes.join(" "), role: "treeitem", id: `row-${at}`,
-        "aria-level": node.depth + 1, "aria-selected": selected,
+        "aria-level": node.depth + 1, "aria-selected": String(selected),
         "aria-expanded": node.kids.length ? String(!folded) : undefined,
       },
       this.label(node, folded),

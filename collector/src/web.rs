@@ -197,11 +197,16 @@ async fn summaries(
     .await
 }
 
-async fn names(State(store): State<Arc<Store>>, given: Given) -> Result<Response, Refusal> {
+async fn names(
+    State(store): State<Arc<Store>>,
+    Extension(page): Extension<Arc<Page>>,
+    given: Given,
+) -> Result<Response, Refusal> {
     let asked = Asked::read(given)?;
     blocking(move || {
         let query = asked.query()?;
-        Ok(json_text(&store.read(|c| list::overview(c, &query))?))
+        let mut kept = page.kept();
+        Ok(json_text(&store.read(|c| list::overview(c, &mut kept, &query))?))
     })
     .await
 }
@@ -262,12 +267,13 @@ async fn export(State(store): State<Arc<Store>>, given: Given) -> Result<Respons
     let query = asked.query()?;
     let (sender, mut receiver) = mpsc::channel::<Result<Bytes, rusqlite::Error>>(2);
     tokio::task::spawn_blocking(move || {
+        let mut kept = Kept::default();
         let mut next = None;
         // Ends early when the reader hangs up.
         let _ = sender.blocking_send(Ok(format.head().into()));
         loop {
             // One step at a time, so that others get to read in between.
-            match store.read(|c| export::step(c, format, &query, next.as_deref())) {
+            match store.read(|c| export::step(c, &mut kept, format, &query, next.as_deref())) {
                 Ok((text, cursor)) => {
                     if sender.blocking_send(Ok(text.into())).is_err() || cursor.is_none() {
                         return;

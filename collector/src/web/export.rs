@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use rusqlite::Connection;
 
 use super::{
-    list::{self, Walk},
+    list::{self, Kept, Walk},
     queries::{self, Stored},
     query::Query,
 };
@@ -95,13 +95,14 @@ pub(crate) fn trace(
 /// The next traces of a query as text, and where to go on.
 pub(crate) fn step(
     connection: &Connection,
+    kept: &mut Kept,
     format: Format,
     query: &Query,
     after: Option<&str>,
 ) -> rusqlite::Result<(String, Option<String>)> {
     let mut walk = Walk::new(query, after.and_then(list::read_cursor), LOOK_FOR);
     let mut text = String::new();
-    while let Some(line) = walk.next(connection)? {
+    while let Some(line) = walk.next(connection, kept)? {
         text.push_str(&format.write(&queries::spans(connection, line.id(), MAX_SPANS)?));
         if text.len() > 1024 * 1024 {
             break;
@@ -177,7 +178,8 @@ mod tests {
         let (_dir, store) = store();
         put(&store, &[item("t1", "a", 1), item("t2", "b", 2), item("t3", "c", 3)]);
         let query = Query::parse(&[("q".into(), "-trace:t2".into())], 0).unwrap();
-        let (text, next) = store.read(|c| step(c, Format::JsonLines, &query, None)).unwrap();
+        let (text, next) =
+            store.read(|c| step(c, &mut Kept::default(), Format::JsonLines, &query, None)).unwrap();
         assert_eq!(next, None);
         let ids: Vec<_> = text.lines().map(|l| l.contains("\"t3\"") as u8).collect();
         assert_eq!(ids, [1, 0]);

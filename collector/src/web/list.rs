@@ -121,7 +121,7 @@ pub(crate) fn list(
     let mut traces = Vec::new();
     let mut walk = Walk::new(query, after, LOOK_FOR);
     while traces.len() < limit {
-        let Some(line) = walk.next(connection)? else { break };
+        let Some(line) = walk.next(connection, kept)? else { break };
         traces.push(line);
     }
     let began = Instant::now();
@@ -136,12 +136,16 @@ pub(crate) fn list(
 }
 
 /// Counts, errors and durations by name, over as many of the latest traces as there is time for.
-pub(crate) fn overview(connection: &Connection, query: &Query) -> rusqlite::Result<Overview> {
+pub(crate) fn overview(
+    connection: &Connection,
+    kept: &mut Kept,
+    query: &Query,
+) -> rusqlite::Result<Overview> {
     let mut names: BTreeMap<Option<String>, (Statistics, Vec<i64>)> = BTreeMap::new();
     let mut walk = Walk::new(query, None, LOOK_FOR);
     walk.counts = false;
     let mut traces = 0;
-    while let Some(line) = walk.next(connection)? {
+    while let Some(line) = walk.next(connection, kept)? {
         traces += 1;
         let name = line.name.clone();
         let (statistics, durations) = names.entry(name.clone()).or_insert_with(|| {
@@ -212,7 +216,11 @@ impl<'q> Walk<'q> {
     }
 
     /// The next trace that matches, `None` when the time is up or nothing is left.
-    pub(crate) fn next(&mut self, connection: &Connection) -> rusqlite::Result<Option<Line>> {
+    pub(crate) fn next(
+        &mut self,
+        connection: &Connection,
+        kept: &mut Kept,
+    ) -> rusqlite::Result<Option<Line>> {
         loop {
             // At least one look, or a slow machine would never get anywhere.
             if self.looked_at > 0 && self.began.elapsed() > self.patience {
@@ -220,7 +228,7 @@ impl<'q> Walk<'q> {
             }
             let Some((start_ns, trace_id)) = self.advance(connection)? else { return Ok(None) };
             self.looked_at += 1;
-            if let Some(line) = self.look_at(connection, start_ns, trace_id)? {
+            if let Some(line) = self.look_at(connection, kept, start_ns, trace_id)? {
                 return Ok(Some(line));
             }
         }
@@ -244,6 +252,7 @@ impl<'q> Walk<'q> {
     fn look_at(
         &mut self,
         connection: &Connection,
+        kept: &mut Kept,
         start_ns: i64,
         trace_id: String,
     ) -> rusqlite::Result<Option<Line>> {
@@ -265,7 +274,7 @@ impl<'q> Walk<'q> {
             return Ok(None);
         }
         let mut summary = None;
-        let spans = if self.query.needs_spans() || goes_on {
+        let spans = if self.query.needs_spans() {
             let spans = queries::spans(connection, &trace_id, usize::MAX)?;
             let matches = with_records(&spans, |records, times| {
                 let of_trace = Summary::of(records, times);
@@ -277,6 +286,15 @@ impl<'q> Walk<'q> {
                 return Ok(None);
             }
             spans.len()
+        } else if goes_on {
+            // The root is not the end of the trace, so its status is not the trace's.
+            let of_trace = kept.summary(connection, &trace_id)?;
+            if !self.query.matches(&of_trace, &[]) {
+                return Ok(None);
+            }
+            let spans = of_trace.spans;
+            summary = Some(of_trace);
+            spans
         } else if self.counts {
             queries::count(connection, &trace_id)?
         } else {
@@ -421,7 +439,9 @@ mod tests {
         let mut orphan = item("orphan", "c", 1);
         orphan["parent_id"] = "gone".into();
         put(&store, &[orphan]);
-        let overview = store.read(|connection| overview(connection, &Query::default())).unwrap();
+        let overview = store
+            .read(|connection| overview(connection, &mut Kept::default(), &Query::default()))
+            .unwrap();
         assert!(overview.complete);
         assert_eq!((overview.traces, overview.names.len()), (21, 2));
         let first = &overview.names[0];
