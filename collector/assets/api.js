@@ -90,33 +90,40 @@ export async function importLines(text, progress) {
   return sent;
 }
 
-/** Calls `changed` when the store has changed, and `state` with live, offline or locked. */
-export function watch(changed, state) {
+/**
+ * Calls `start` once the collector answers, `changed` when its store has changed since, and `state` with live, offline
+ * or locked. Gives a function that looks at once.
+ */
+export function watch({ start, changed, state }) {
   let seen;
-  let stopped = false;
+  let timer;
   const poll = async () => {
-    if (stopped) return;
+    clearTimeout(timer);
     let pause = 1000;
-    if (!document.hidden) {
+    // A tab that nobody sees asks for nothing, once it has something to show.
+    if (!document.hidden || seen === undefined) {
       try {
         const answer = await get("/page/changes");
         state("live", answer);
         if (seen !== answer.version) {
+          const began = performance.now();
           const first = seen === undefined;
           seen = answer.version;
-          const began = performance.now();
-          if (!first) await changed();
+          await (first ? start() : changed());
           // A page that takes long to fetch is fetched less often.
           pause = Math.max(pause, 4 * (performance.now() - began));
         }
       } catch (error) {
         state(error.status === 401 ? "locked" : "offline", error);
-        seen = seen === undefined ? undefined : "";
+        // What was missed meanwhile is not known.
+        seen &&= "";
         pause = 2500;
       }
     }
-    setTimeout(poll, pause);
+    clearTimeout(timer);
+    timer = setTimeout(poll, pause);
   };
+  document.addEventListener("visibilitychange", () => document.hidden || poll());
   poll();
-  return () => (stopped = true);
+  return poll;
 }

@@ -46,7 +46,16 @@ const frame = {
 
 const trace = /^\/traces\/(.+)$/.exec(location.pathname)?.[1];
 const view = trace === undefined ? showList(main, frame) : showTrace(main, frame, decodeURIComponent(trace));
-api.watch(view.refresh, (state, answer) => {
+const look = api.watch({ start: view.start, changed: view.refresh, state: show });
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "?" && !isTyping(event)) {
+    event.preventDefault();
+    help();
+  }
+});
+
+function show(state, answer) {
   live.className = `live ${state}`;
   live.lastChild.textContent = state;
   live.title = state === "offline" ? "The collector does not answer. The page tries again." : "";
@@ -55,15 +64,7 @@ api.watch(view.refresh, (state, answer) => {
     collector.skewMs = Number(BigInt(answer.now) / 1000000n) - Date.now();
   }
   if (state === "locked") askForKey();
-});
-await view.start();
-
-document.addEventListener("keydown", (event) => {
-  if (event.key === "?" && !isTyping(event)) {
-    event.preventDefault();
-    help();
-  }
-});
+}
 
 function applyTheme() {
   const theme = localStorage.getItem("durable-spans.theme") ?? "auto";
@@ -110,7 +111,7 @@ function askForKey() {
       "form",
       { method: "dialog", onsubmit: () => {
         api.setKey(field.value);
-        view.start();
+        look();
       } },
       h("label", {}, "API key", field),
       h("p", { class: "hint" }, "Kept until this tab is closed."),

@@ -2,7 +2,7 @@
 
 import { getText } from "./api.js";
 import { copy, h, icon, iconButton, replace } from "./dom.js";
-import { count, cost, duration, exactClock, full } from "./format.js";
+import { count, cost, duration, exactClock, full, term } from "./format.js";
 import { parse, section } from "./json.js";
 import { isRun, look, selfTime } from "./model.js";
 
@@ -114,9 +114,9 @@ export class Detail {
   content(span, node) {
     const metadata = span.metadata ?? {};
     const sections = [];
-    const add = (title, value, open) => {
+    const add = (title, value, open, linkOf) => {
       if (value === undefined || value === null || (typeof value === "object" && Object.keys(value).length === 0)) return;
-      sections.push(section(title, value, open));
+      sections.push(section(title, value, open, linkOf));
     };
     if (metadata.error_message !== undefined || span.status === "ERROR") {
       const kind = [metadata.error_type, metadata.error_category].filter((text) => typeof text === "string").join(", ");
@@ -132,7 +132,7 @@ export class Detail {
     add("Usage", metadata.usage);
     add("Metrics", metadata.metrics);
     if (Array.isArray(metadata.tags)) sections.push(h("div", { class: "tags" }, metadata.tags.map((tag) => h("span", { class: "tag" }, text(tag)))));
-    add("Metadata", Object.fromEntries(Object.entries(metadata).filter(([key]) => !SHOWN.includes(key))));
+    add("Metadata", Object.fromEntries(Object.entries(metadata).filter(([key]) => !SHOWN.includes(key))), true, alike);
     const rest = Object.fromEntries(["group_id", "account_id", "application_interaction_id", "application_variant_id", "obs_trace_id", "obs_span_id"].filter((key) => span[key]).map((key) => [key, span[key]]));
     add("More", rest, false);
     return sections;
@@ -147,6 +147,12 @@ export class Detail {
       h("td", {}, duration((attempt.end ?? node.end) - attempt.start)), h("td", { class: "dim" }, attempt.queue_ms === undefined ? "" : `queued ${duration(attempt.queue_ms * 1e6)}`), h("td", { class: "dim cut", title: attempt.error ?? "" }, attempt.error ?? "")));
     return h("details", { class: "section", open: true }, h("summary", {}, "Attempts"), h("table", { class: "attempts" }, h("tbody", {}, rows)));
   }
+}
+
+/** The list of the traces that say the same. */
+function alike(key, value) {
+  if (!/^[\p{L}\p{N}._-]+$/u.test(key) || value === "" || value.length > 200) return null;
+  return `/?${new URLSearchParams({ q: term(key, value) })}`;
 }
 
 function text(value) {

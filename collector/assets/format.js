@@ -68,3 +68,8 @@ export function ago(ms) {
 
 export const STATUS_WORDS = { success: "ok", error: "error", canceled: "canceled", open: "open", pending: "root pending" };
 export const STATUS_ICONS = { success: "ok", error: "error", canceled: "canceled", open: "open", pending: "pending" };
+
+/** A term of the search, in quotes where it needs them. */
+export function term(key, value) {
+  return /^[^\s"]+$/.test(value) ? `${key}:${value}` : `${key}:"${value.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
+}

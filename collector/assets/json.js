@@ -28,11 +28,11 @@ export function stringify(value) {
   return JSON.stringify(value, (_, value) => (value instanceof Exact ? (JSON.rawJSON?.(value.text) ?? value.text) : value), 2);
 }
 
-/** A section with a heading, a tree and a button to copy all of it. */
-export function section(title, value, open = true) {
+/** A section with a heading, a tree and a button to copy all of it; `linkOf` gives links for its plain values. */
+export function section(title, value, open = true, linkOf = undefined) {
   const body = h("div", { class: "json" });
   const entries = children(value);
-  if (entries) body.append(...list(entries, 0));
+  if (entries) body.append(...list(entries, 0, 0, linkOf));
   else body.append(leaf(value));
   const number = entries && entries.length > 3 ? h("small", {}, String(entries.length)) : null;
   return h(
@@ -56,19 +56,22 @@ function children(value) {
   return Array.isArray(value) ? value.map((item, index) => [index, item]) : Object.entries(value);
 }
 
-function* list(entries, depth, from = 0) {
-  for (const [key, value] of entries.slice(from, from + CHUNK)) yield row(key, value, depth);
+function* list(entries, depth, from = 0, linkOf = undefined) {
+  for (const [key, value] of entries.slice(from, from + CHUNK)) yield row(key, value, depth, linkOf);
   const rest = entries.length - from - CHUNK;
   if (rest > 0) {
-    const more = h("button", { type: "button", class: "more", onclick: () => more.replaceWith(...list(entries, depth, from + CHUNK)) }, `${Math.min(rest, CHUNK)} more of ${rest}`);
+    const more = h("button", { type: "button", class: "more", onclick: () => more.replaceWith(...list(entries, depth, from + CHUNK, linkOf)) }, `${Math.min(rest, CHUNK)} more of ${rest}`);
     yield more;
   }
 }
 
-function row(key, value, depth) {
+function row(key, value, depth, linkOf) {
   const name = h("span", { class: typeof key === "number" ? "index" : "key" }, String(key));
   const entries = children(value);
-  if (!entries) return h("div", { class: "row" }, name, leaf(value));
+  if (!entries) {
+    const href = linkOf?.(key, value instanceof Exact ? value.text : String(value));
+    return h("div", { class: "row" }, name, leaf(value), href && h("a", { class: "alike", href, title: "Traces with the same value" }, "alike"));
+  }
   const hint = Array.isArray(value) ? `[${entries.length}]` : `{${entries.length}}`;
   if (entries.length === 0) return h("div", { class: "row" }, name, h("span", { class: "dim" }, Array.isArray(value) ? "[]" : "{}"));
   const box = h("details", { class: "node" }, h("summary", {}, name, h("span", { class: "dim" }, preview(value, hint))));

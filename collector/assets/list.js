@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { dialog, h, icon, isTyping, menu, replace, toast } from "./dom.js";
-import { STATUS_ICONS, STATUS_WORDS, ago, clock, cost, count, duration, full, percent, toMs } from "./format.js";
+import { STATUS_ICONS, STATUS_WORDS, ago, clock, cost, count, duration, full, percent, term, toMs } from "./format.js";
 
 const RANGES = [["", "any time"], ["15m", "last 15 min"], ["1h", "last hour"], ["6h", "last 6 hours"], ["1d", "last day"], ["7d", "last 7 days"], ["custom", "from … to …"]];
 const STATUSES = [["", "all"], ["ok", "ok"], ["error", "error"], ["open", "open"], ["canceled", "canceled"]];
@@ -372,11 +372,6 @@ export function showList(main, frame) {
 }
 
 const href = (trace) => `/traces/${encodeURIComponent(trace.id)}`;
-
-/** A term of the search, in quotes where it needs them. */
-function term(key, value) {
-  return /^[^\s"]+$/.test(value) ? `${key}:${value}` : `${key}:"${value.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
-}
 
 function localTime(iso) {
   if (!iso) return "";
