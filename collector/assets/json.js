@@ -6,6 +6,12 @@ import { copy, h, iconButton } from "./dom.js";
 const CHUNK = 100;
 const TEXT = 600;
 
+/** How deep, and how many rows of a section, are unfolded from the start. */
+const DEPTH = 4;
+const UNFOLDED = 40;
+
+let unfolded = 0;
+
 /** A number that JavaScript would round, as it was written. */
 class Exact {
   constructor(text) {
@@ -30,6 +36,7 @@ export function stringify(value) {
 
 /** A section with a heading, a tree and a button to copy all of it; `linkOf` gives links for its plain values. */
 export function section(title, value, open = true, linkOf = undefined) {
+  unfolded = 0;
   const body = h("div", { class: "json" });
   const entries = children(value);
   if (entries) body.append(...list(entries, 0, 0, linkOf));
@@ -79,7 +86,8 @@ function row(key, value, depth, linkOf) {
     if (box.open && box.childElementCount === 1) box.append(h("div", { class: "below" }, [...list(entries, depth + 1)]));
   };
   box.addEventListener("toggle", unfold);
-  if (depth < 1 && entries.length <= 12) {
+  if (depth < DEPTH && unfolded + entries.length <= UNFOLDED) {
+    unfolded += entries.length;
     box.open = true;
     unfold();
   }

@@ -8,6 +8,7 @@ const RANGES = [["", "any time"], ["15m", "last 15 min"], ["1h", "last hour"], [
 const STATUSES = [["", "all"], ["ok", "ok"], ["error", "error"], ["open", "open"], ["canceled", "canceled"]];
 const PAGE = 60;
 const MOST = 500;
+const NAMES_EVERY_MS = 4000;
 const LAST = "durable-spans.list";
 
 const EXAMPLES = [
@@ -24,7 +25,7 @@ const EXAMPLES = [
 
 export function showList(main, frame) {
   document.title = "Traces · durable-spans";
-  const state = { asked: new URLSearchParams(location.search), traces: new Map(), next: null, generation: 0, selected: null, lookedAt: 0 };
+  const state = { asked: new URLSearchParams(location.search), traces: new Map(), next: null, generation: 0, selected: null, lookedAt: 0, namesAt: 0, namesTimer: null };
   frame.keys = [["/", "search"], ["j k ↑ ↓", "next, previous trace"], ["Enter", "open the trace"], ["r", "refresh"], ["?", "this list"]];
 
   const search = h("input", { type: "search", class: "search", name: "q", placeholder: "Search: words, name:order, tenant:acme, duration:>1s …", spellcheck: false, autocomplete: "off", "aria-label": "Search traces" });
@@ -151,7 +152,7 @@ export function showList(main, frame) {
     }
     draw();
     fillIn();
-    loadNames();
+    loadNamesSoon();
   }
 
   async function fetchPage(first) {
@@ -205,7 +206,15 @@ export function showList(main, frame) {
     }
   }
 
+  /** Statistics walk over many traces, so while spans stream in they are asked for now and then only. */
+  function loadNamesSoon() {
+    state.namesTimer ??= setTimeout(loadNames, Math.max(0, state.namesAt + NAMES_EVERY_MS - performance.now()));
+  }
+
   async function loadNames() {
+    clearTimeout(state.namesTimer);
+    state.namesTimer = null;
+    state.namesAt = performance.now();
     const generation = state.generation;
     const overview = await api.get("/page/names", Object.fromEntries(state.asked)).catch(() => null);
     if (overview && generation === state.generation) drawNames(overview);

@@ -18,6 +18,9 @@ use super::{
 /// on. The page shows how far back it has looked.
 const LOOK_FOR: Duration = Duration::from_millis(80);
 
+/// How long statistics are gathered.
+const COUNT_FOR: Duration = Duration::from_millis(120);
+
 /// How long one request sums up traces before it leaves the others to a request of their own.
 const SUM_UP_FOR: Duration = Duration::from_millis(60);
 
@@ -142,7 +145,7 @@ pub(crate) fn overview(
     query: &Query,
 ) -> rusqlite::Result<Overview> {
     let mut names: BTreeMap<Option<String>, (Statistics, Vec<i64>)> = BTreeMap::new();
-    let mut walk = Walk::new(query, None, LOOK_FOR);
+    let mut walk = Walk::new(query, None, COUNT_FOR);
     walk.counts = false;
     let mut traces = 0;
     while let Some(line) = walk.next(connection, kept)? {
@@ -276,6 +279,9 @@ impl<'q> Walk<'q> {
         let mut summary = None;
         let spans = if self.query.needs_spans() {
             let spans = queries::spans(connection, &trace_id, usize::MAX)?;
+            if !self.query.may_be_in(spans.iter().map(|span| span.body.as_str())) {
+                return Ok(None);
+            }
             let matches = with_records(&spans, |records, times| {
                 let of_trace = Summary::of(records, times);
                 let matches = self.query.matches(&of_trace, records);

@@ -131,6 +131,20 @@ impl Query {
         })
     }
 
+    /// Whether the spans with these bodies may pass [`Query::matches`], by their text alone.
+    pub(crate) fn may_be_in<'a>(&self, bodies: impl Iterator<Item = &'a str> + Clone) -> bool {
+        self.terms.iter().filter(|term| !term.negated).all(|term| match &term.test {
+            Test::Text(needle) | Test::Span(needle) => {
+                bodies.clone().any(|body| needle.is_in_json(body))
+            }
+            Test::Metadata(key, _) => {
+                let name = Needle::new(key.rsplit('.').next().unwrap_or(key));
+                bodies.clone().any(|body| name.is_in_json(body))
+            }
+            _ => true,
+        })
+    }
+
     /// The tests that [`Query::may_match`] left. `spans` are all spans of the trace.
     pub(crate) fn matches(&self, summary: &Summary, spans: &[Record<'_>]) -> bool {
         let any = |test: &dyn Fn(&Record<'_>) -> bool| spans.iter().any(test);
@@ -310,7 +324,9 @@ mod tests {
         let times: Vec<_> = records.iter().map(|_| (0, Some(2_000_000_000))).collect();
         let summary = Summary::of(&records, &times);
         let root = records.iter().find(|record| record.parent_id.is_none());
-        query.may_match("trace-7", root, Some(summary.status)) && query.matches(&summary, &records)
+        let matches = query.matches(&summary, &records);
+        assert!(!matches || query.may_be_in(bodies.iter().map(String::as_str)));
+        query.may_match("trace-7", root, Some(summary.status)) && matches
     }
 
     #[test]
