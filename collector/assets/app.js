@@ -45,7 +45,7 @@ const frame = {
 };
 
 const trace = /^\/traces\/(.+)$/.exec(location.pathname)?.[1];
-const view = trace === undefined ? showList(main, frame) : showTrace(main, frame, decodeURIComponent(trace));
+const view = trace === undefined ? showList(main, frame) : showTrace(main, frame, decoded(trace));
 const look = api.watch({ start: view.start, changed: view.refresh, state: show });
 
 document.addEventListener("keydown", (event) => {
@@ -64,6 +64,15 @@ function show(state, answer) {
     collector.skewMs = Number(BigInt(answer.now) / 1000000n) - Date.now();
   }
   if (state === "locked") askForKey();
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    // Not what a link of ours says, so it is taken by the letter.
+    return part;
+  }
 }
 
 function applyTheme() {

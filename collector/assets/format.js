@@ -26,6 +26,11 @@ export function cost(amount) {
   return amount < 0.01 ? `$${amount.toPrecision(2)}` : `$${amount.toFixed(2)}`;
 }
 
+/** `1 span`, `2.5k spans`. */
+export function counted(n, one, many) {
+  return `${count(n)} ${n === 1 ? one : many}`;
+}
+
 export function percent(part, whole) {
   if (whole === 0 || part === 0) return "0%";
   const value = (100 * part) / whole;

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { dialog, h, icon, isTyping, menu, replace, toast } from "./dom.js";
-import { STATUS_ICONS, STATUS_WORDS, ago, clock, cost, count, duration, full, percent, term, toMs } from "./format.js";
+import { STATUS_ICONS, STATUS_WORDS, ago, clock, cost, count, counted, duration, full, percent, term, toMs } from "./format.js";
 
 const RANGES = [["", "any time"], ["15m", "last 15 min"], ["1h", "last hour"], ["6h", "last 6 hours"], ["1d", "last day"], ["7d", "last 7 days"], ["custom", "from … to …"]];
 const STATUSES = [["", "all"], ["ok", "ok"], ["error", "error"], ["open", "open"], ["canceled", "canceled"]];
@@ -264,9 +264,9 @@ export function showList(main, frame) {
     // By the square root, since a few long traces would leave all others a dot.
     bar.style.width = ns ? `${Math.min(100, Math.max(3, 100 * Math.sqrt(ns / longest)))}%` : "0";
     const warn = [
-      summary?.pending && `${summary.pending} spans whose parents have not arrived`,
-      summary?.lost_attempts && `${summary.lost_attempts} attempts lost with their workers`,
-      summary?.dropped && `${summary.dropped} spans dropped`,
+      summary?.pending && counted(summary.pending, "span whose parent has not arrived", "spans whose parents have not arrived"),
+      summary?.lost_attempts && counted(summary.lost_attempts, "attempt lost with its worker", "attempts lost with their workers"),
+      summary?.dropped && counted(summary.dropped, "span dropped", "spans dropped"),
     ].filter(Boolean);
     const row = h(
       "tr",

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { copy, h, icon, isTyping, menu, replace, toast } from "./dom.js";
 import { Detail } from "./detail.js";
 import { Flame } from "./flame.js";
-import { STATUS_WORDS, clock, cost, count, duration, full, toMs } from "./format.js";
+import { STATUS_WORDS, clock, cost, count, counted, duration, full, toMs } from "./format.js";
 import { build, byName, criticalPath, isRun, tick, visible } from "./model.js";
 import { Waterfall } from "./waterfall.js";
 
@@ -193,10 +193,10 @@ export function showTrace(main, frame, traceId) {
     const cut = trace.spans.filter((span) => span.truncated).length;
     const dropped = trace.spans.reduce((total, span) => total + (span.dropped ?? 0), 0);
     const note = (text, node, tone) => notes.push(h("button", { type: "button", class: `notice ${tone}`, onclick: () => node && go(node.span.id) }, text));
-    if (pending.length) note(`${count(pending.length)} ${pending.length === 1 ? "span waits for its parent" : "spans wait for their parents"}`, pending[0], "warn");
-    if (lost.length) note(`attempts lost with their worker in ${count(lost.length)} ${lost.length === 1 ? "activity" : "activities"}`, lost[0], "bad");
-    if (dropped) note(`${count(dropped)} spans dropped over a run's limits`, model.order.find((node) => node.span.dropped), "bad");
-    if (cut) note(`${count(cut)} ${cut === 1 ? "span has" : "spans have"} values that were cut`, model.order.find((node) => node.span.truncated), "");
+    if (pending.length) note(counted(pending.length, "span waits for its parent", "spans wait for their parents"), pending[0], "warn");
+    if (lost.length) note(`attempts lost with their worker in ${counted(lost.length, "activity", "activities")}`, lost[0], "bad");
+    if (dropped) note(`${counted(dropped, "span", "spans")} dropped over a run's limits`, model.order.find((node) => node.span.dropped), "bad");
+    if (cut) note(`${counted(cut, "span has", "spans have")} values that were cut`, model.order.find((node) => node.span.truncated), "");
     if (trace.total > trace.spans.length) note(`only the first ${count(trace.spans.length)} of ${count(trace.total)} spans are shown`, null, "warn");
     replace(notices, notes);
     notices.hidden = notes.length === 0;
