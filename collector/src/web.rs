@@ -4,8 +4,6 @@
 //! All that comes from spans is text to the page: it is never markup and never code.
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hasher},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
@@ -34,11 +32,13 @@ mod query;
 mod record;
 mod summary;
 mod trace;
+mod version;
 
 use export::Format;
 use list::Kept;
 use query::Query;
 use trace::Answer;
+use version::Versions;
 
 /// Traces of a list where the request does not say, and at most.
 const LIST_TRACES: usize = 60;
@@ -55,18 +55,13 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 #[derive(Debug)]
 struct Page {
     kept: Mutex<Kept>,
-    /// Tells one process from the next, whose data versions mean something else.
-    process: u64,
+    versions: Versions,
     temporal_ui: Option<String>,
 }
 
 /// The page's data, which may need a key.
 pub(crate) fn data(temporal_ui: Option<String>, with_key: bool) -> Router<Arc<Store>> {
-    let page = Page {
-        kept: Mutex::default(),
-        process: RandomState::new().build_hasher().finish(),
-        temporal_ui,
-    };
+    let page = Page { kept: Mutex::default(), versions: Versions::default(), temporal_ui };
     let router = Router::new()
         .route("/page/changes", get(changes))
         .route("/page/traces", get(traces))
@@ -146,9 +141,8 @@ async fn changes(
     Extension(page): Extension<Arc<Page>>,
 ) -> Result<Response, Refusal> {
     blocking(move || {
-        let version = store.read(queries::data_version)?;
+        let version = page.versions.current(&store)?;
         let now = Timestamp::from(SystemTime::now()).unix_ns().to_string();
-        let version = format!("{:x}-{version}", page.process);
         let temporal_ui = &page.temporal_ui;
         Ok(json_text(&json!({ "version": version, "now": now, "temporal_ui": temporal_ui })))
     })

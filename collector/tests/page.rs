@@ -195,3 +195,17 @@ async fn a_query_of_many_traces_is_exported_whole() {
     let text = setup.get("/page/export?format=csv").await.text().await.unwrap();
     assert_eq!(text.lines().count(), 5001);
 }
+
+#[tokio::test]
+async fn what_was_sent_on_several_lines_is_exported_on_one() {
+    let setup = Setup::new().await;
+    let url = format!("{}/v5/spans/batch", setup.running.url());
+    let body = "{\"items\":[{\"name\":\"n\",\"id\":\"a\",\"trace_id\":\"t\",\
+        \"start_timestamp\":\"2026-11-21T08:00:00Z\",\"input\":{\n  \"x\":\r\n 1.10\n}}]}";
+    assert_eq!(setup.client.put(url).body(body).send().await.unwrap().status(), 200);
+    let text = setup.get("/page/export?format=jsonl&trace=t").await.text().await.unwrap();
+    assert_eq!(text.lines().count(), 1);
+    assert!(text.contains("1.10"), "{text}");
+    let span: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(span["input"], json!({"x": 1.1}));
+}

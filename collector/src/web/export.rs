@@ -147,30 +147,35 @@ fn json_line(body: &str) -> String {
 mod tests {
     use super::*;
     use crate::store::tests::{item, put, store};
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     #[test]
-    fn json_lines_are_what_was_stored_one_span_to_a_line() {
+    fn a_json_line_is_what_was_stored_without_its_line_breaks() {
+        let body = "{\"x\":\r\n 1.10, \"text\": \"a\\nb\"\n}";
+        assert_eq!(json_line(body), "{\"x\":   1.10, \"text\": \"a\\nb\" }\n");
+    }
+
+    #[test]
+    fn a_trace_is_exported_by_start_and_a_part_of_it_with_all_below() {
         let (_dir, store) = store();
-        let pretty = "{\"items\":[{\"name\":\"n\",\"id\":\"a\",\"trace_id\":\"t\",\
-            \"start_timestamp\":\"2026-11-21T08:00:00Z\",\"input\":{\n  \"x\":\r\n 1.10\n}}]}";
-        store.upsert(crate::batch::parse(pretty.as_bytes(), "local").unwrap()).unwrap();
-        let mut child = item("t", "b", 1);
-        child["parent_id"] = "a".into();
-        put(&store, &[child, item("t", "c", 2)]);
+        let below = |id: &str, parent: &str, start_s| {
+            let mut span = item("t", id, start_s);
+            span["parent_id"] = parent.into();
+            span
+        };
+        put(
+            &store,
+            &[item("t", "a", 1), below("b", "a", 2), below("d", "b", 4), item("t", "c", 3)],
+        );
         let export = |span| {
             let text = store.read(|c| trace(c, Format::JsonLines, "t", span)).unwrap();
-            text.unwrap_or_default()
+            let ids = text.unwrap_or_default();
+            let ids = ids.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            ids.map(|span| span["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
-        let lines: Vec<Value> =
-            export(None).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 3);
-        assert!(export(None).contains("1.10"));
-        let ids: Vec<_> = lines.iter().map(|span| span["id"].as_str().unwrap()).collect();
-        assert_eq!(ids, ["a", "b", "c"]);
-        assert_eq!(export(Some("a")).lines().count(), 2);
-        assert_eq!(export(Some("gone")), "");
-        assert_eq!(json!(lines[0]["input"]), json!({"x": 1.1}));
+        assert_eq!(export(None), ["a", "b", "c", "d"]);
+        assert_eq!(export(Some("a")), ["a", "b", "d"]);
+        assert_eq!(export(Some("gone")), [""; 0]);
     }
 
     #[test]

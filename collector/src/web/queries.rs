@@ -113,11 +113,6 @@ pub(crate) fn fingerprint(
     })
 }
 
-/// A number that changes with each commit of another connection, of this process or another one.
-pub(crate) fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.pragma_query_value(None, "data_version", |row| row.get(0))
-}
-
 fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
     Ok(Stored { body: row.get(0)?, start_ns: row.get(1)?, end_ns: row.get(2)? })
 }
