@@ -91,8 +91,8 @@ export async function importLines(text, progress) {
 }
 
 /**
- * Calls `start` once the collector answers, `changed` when its store has changed since, and `state` with live, offline
- * or locked. Gives a function that looks at once.
+ * Calls `start` once the collector answers, `changed` when its store has changed since, and `state` with live, offline,
+ * locked or refused. Gives a function that looks at once.
  */
 export function watch({ start, changed, state }) {
   let seen;
@@ -114,7 +114,7 @@ export function watch({ start, changed, state }) {
           pause = Math.max(pause, 4 * (performance.now() - began));
         }
       } catch (error) {
-        state(error.status === 401 ? "locked" : "offline", error);
+        state({ 401: "locked", undefined: "offline" }[error.status] ?? "refused", error);
         // What was missed meanwhile is not known.
         seen &&= "";
         pause = 2500;

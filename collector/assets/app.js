@@ -56,9 +56,10 @@ document.addEventListener("keydown", (event) => {
 });
 
 function show(state, answer) {
-  live.className = `live ${state}`;
+  if (state === "refused" && !live.classList.contains("refused")) toast(answer.message, true);
+  live.className = `live ${state === "live" ? "on" : state}`;
   live.lastChild.textContent = state;
-  live.title = state === "offline" ? "The collector does not answer. The page tries again." : "";
+  live.title = state === "offline" ? "The collector does not answer. The page tries again." : state === "refused" ? answer.message : "";
   if (state === "live") {
     collector.temporalUi = answer.temporal_ui;
     collector.skewMs = Number(BigInt(answer.now) / 1000000n) - Date.now();

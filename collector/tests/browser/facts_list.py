@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from harness import Collector, ago, fact, row, tab
+from harness import CHROMIUM, Collector, ago, fact, row, tab
 from traces import Trace, research, small
 
 
@@ -133,6 +133,14 @@ def a_site_that_renames_itself_to_this_machine_reads_nothing(browser):
         for host, status in [("evil.example", 403), ("localhost:1", 200)]:
             answer = t.page.request.get(t.collector.url + "/page/traces", headers={"host": host})
             assert answer.status == status, host
+        # A browser that was led here by that name is told why.
+        url = t.collector.url.replace("127.0.0.1", "evil.example")
+        renamed = browser.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--host-resolver-rules=MAP evil.example 127.0.0.1"])
+        page = renamed.new_page()
+        page.goto(url)
+        expect(page.locator(".toast")).to_contain_text("by a local name only")
+        assert page.locator(".traces tbody tr").count() == 0
+        renamed.close()
 
 
 @fact
