@@ -78,8 +78,9 @@ mod plugin;
 
 pub use client::new_trace;
 pub use durable_spans_activity::{
-    ActivitySpan, DropReason, EncodedSpan, InvalidSgpOptions, MemorySink, SgpOptions, SgpSink,
-    SinkError, SpanBatch, SpanSink, Statistics, current_context, current_span, in_trace,
+    ActivitySpan, Contract, DropReason, EncodedSpan, InvalidSgpOptions, MemorySink, Repeats,
+    SgpOptions, SgpSink, SinkError, SpanBatch, SpanSink, Statistics, current_context, current_span,
+    in_trace,
 };
 pub use durable_spans_model::{
     ErrorCategory, FlushPolicy, InvalidSpan, Span, SpanError, SpanId, SpanStatus, SpanType,

@@ -4,11 +4,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use backon::{ExponentialBuilder, Retryable};
-use durable_spans_model::Span;
+use durable_spans_model::{Span, Timestamp};
 use durable_spans_workflow::{Acknowledgement, FlushGroup};
 use tokio::{
     sync::{Notify, watch},
@@ -16,8 +16,10 @@ use tokio::{
 };
 
 use crate::{
+    contract::Contract,
     parcel::{Parcel, ParcelKey},
-    sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink},
+    sent::Sent,
+    sink::{EncodedSpan, SpanBatch, SpanSink},
     sink_error::SinkError,
     statistics::{Counts, DropReason, Statistics},
 };
@@ -43,6 +45,7 @@ pub struct Deliverer {
 
 struct Shared {
     sink: Box<dyn SpanSink>,
+    contract: Contract,
     state: Mutex<State>,
     /// Tells the delivering task that there is work.
     arrived: Notify,
@@ -64,6 +67,7 @@ struct State {
     counts: Counts,
     parcels: HashMap<ParcelKey, Arc<Parcel>>,
     parcel_order: VecDeque<ParcelKey>,
+    sent: Sent,
     task: Option<JoinHandle<()>>,
 }
 
@@ -93,14 +97,16 @@ impl Deliverer {
     /// A deliverer to `sink`. Its task starts with the first span, on the runtime that hands it
     /// over.
     pub fn new(sink: impl SpanSink) -> Self {
+        let contract = sink.contract();
         Self {
             shared: Arc::new(Shared {
                 sink: Box::new(sink),
+                contract,
                 state: Mutex::default(),
                 arrived: Notify::new(),
                 settled: Notify::new(),
                 healthy: watch::Sender::new(true),
-                batch_bytes: AtomicUsize::new(MAX_BATCH_BYTES),
+                batch_bytes: AtomicUsize::new(contract.max_batch_bytes()),
             }),
         }
     }
@@ -195,6 +201,7 @@ impl Deliverer {
         last_chance: bool,
     ) -> Result<Arc<Parcel>, NoRoom> {
         // Encoding outside of the lock: it is the expensive part.
+        let spans = self.shared.contract.admit(spans);
         let spans: Vec<_> =
             spans.into_iter().map(|span| Arc::new(EncodedSpan::new(span))).collect();
         let bytes: usize = spans.iter().map(|span| span.encoded_len()).sum();
@@ -285,7 +292,7 @@ impl Shared {
         let mut state = self.lock();
         let most = self.batch_bytes.load(Ordering::Relaxed);
         let mut bytes = 0;
-        let fitting = state.queue.iter().take(MAX_BATCH_SPANS).take_while(|item| {
+        let fitting = state.queue.iter().take(self.contract.max_batch_spans()).take_while(|item| {
             bytes += item.span.encoded_len() + 1;
             bytes <= most
         });
@@ -296,11 +303,50 @@ impl Shared {
         batch
     }
 
+    /// What of a batch shall be sent: not what the sink is known not to keep, and not what it has
+    /// and must not get twice.
+    fn to_be_sent(&self, items: Vec<Item>) -> Vec<Item> {
+        let now = Timestamp::from(SystemTime::now());
+        let refusal = |item: &Item| self.contract.refusal(item.span.span(), now);
+        let (refused, mut items): (Vec<_>, Vec<_>) =
+            items.into_iter().partition(|item| refusal(item).is_some());
+        for item in refused {
+            if let Some((reason, error)) = refusal(&item) {
+                self.drop_item(item, reason, &error);
+            }
+        }
+        if self.contract.remembers_sent() {
+            let state = self.lock();
+            let (again, new): (Vec<_>, Vec<_>) =
+                items.into_iter().partition(|item| state.sent.contains(item.span.span()));
+            drop(state);
+            self.settle(&again, None);
+            items = new;
+        }
+        items
+    }
+
+    fn drop_item(&self, item: Item, reason: DropReason, error: &dyn std::error::Error) {
+        let span = item.span.span();
+        tracing::warn!(
+            span_id = %span.id,
+            trace_id = %span.trace_id,
+            name = span.name,
+            reason = reason.as_str(),
+            %error,
+            "span dropped: the sink refuses it"
+        );
+        self.settle(&[item], Some(reason));
+    }
+
     fn settle(&self, items: &[Item], dropped: Option<DropReason>) {
         let counted = items.iter().filter(|item| item.counted).count() as u64;
         let mut state = self.lock();
         state.counts.settled(dropped, counted);
         state.unsettled -= items.len();
+        if dropped.is_none() && self.contract.remembers_sent() {
+            items.iter().for_each(|item| state.sent.insert(item.span.span()));
+        }
         drop(state);
         for item in items {
             item.parcel.settle_one();
@@ -356,6 +402,10 @@ impl Drop for InFlight<'_> {
 /// Delivers a batch. If the sink refuses it for the sake of some span, halves it until that span
 /// stands alone, and drops that one only.
 async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
+    let items = shared.to_be_sent(items);
+    if items.is_empty() {
+        return;
+    }
     let mut way = InFlight { shared, parts: [items].into() };
     while let Some(items) = way.parts.front() {
         let batch = SpanBatch::new(newest_records(items));
@@ -373,18 +423,9 @@ async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
                 way.parts.push_front(items);
             }
             Err(error) => {
-                for item in &items {
-                    let span = item.span.span();
-                    tracing::warn!(
-                        span_id = %span.id,
-                        trace_id = %span.trace_id,
-                        name = span.name,
-                        reason = DropReason::Rejected.as_str(),
-                        %error,
-                        "span dropped: the sink refuses it"
-                    );
+                for item in items {
+                    shared.drop_item(item, DropReason::Rejected, &error);
                 }
-                shared.settle(&items, Some(DropReason::Rejected));
             }
         }
     }
@@ -434,5 +475,7 @@ fn newest_records(items: &[Item]) -> Vec<Arc<EncodedSpan>> {
     newest.map(|(_, item)| item.span.clone()).collect()
 }
 
+#[cfg(test)]
+mod contract_tests;
 #[cfg(test)]
 mod tests;

@@ -19,27 +19,32 @@
 //! assert!(sink.spans().is_empty());
 //! ```
 
+mod adapters;
+mod contract;
 mod courier;
 mod current;
 mod deliverer;
 mod flush;
 mod interceptor;
-mod memory;
 mod parcel;
-mod sgp;
-mod sgp_options;
+mod sent;
 mod sink;
 mod sink_error;
+mod sinks;
 mod statistics;
 
+pub use adapters::{Filter, Map};
+pub use contract::{Contract, Repeats};
 pub use courier::DeliverActivity;
 pub use current::{ActivitySpan, current_context, current_span, in_trace};
 pub use deliverer::Deliverer;
 pub use flush::FlushActivity;
 pub use interceptor::ActivityInterceptor;
-pub use memory::MemorySink;
-pub use sgp::SgpSink;
-pub use sgp_options::{InvalidSgpOptions, SgpOptions};
 pub use sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink};
 pub use sink_error::SinkError;
+pub use sinks::{
+    memory::MemorySink,
+    sgp::SgpSink,
+    sgp_options::{InvalidSgpOptions, SgpOptions},
+};
 pub use statistics::{DropReason, Statistics};

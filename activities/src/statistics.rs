@@ -42,6 +42,8 @@ impl fmt::Display for Statistics {
 pub enum DropReason {
     /// The sink refused this very span: malformed, of a foreign trace, too large.
     Rejected,
+    /// The span ended longer ago than the sink keeps spans.
+    TooOld,
     /// The run had recorded more than its buffer may hold.
     BufferFull,
     /// The queue was full when an activity, or a closing run that had no other way, handed it over.
@@ -53,6 +55,7 @@ impl DropReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
+            Self::TooOld => "too_old",
             Self::BufferFull => "buffer_full",
             Self::QueueFull => "queue_full",
         }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use durable_spans_model::Span;
 use flate2::{Compression, write::GzEncoder};
 use futures::future::BoxFuture;
 use reqwest::{
@@ -17,8 +18,8 @@ use rustls_platform_verifier::Verifier;
 use serde_json::Value;
 
 use crate::{
-    InvalidSgpOptions, SgpOptions, SinkError, SpanBatch, SpanSink,
-    sgp_options::{is_loopback, shown},
+    Contract, InvalidSgpOptions, SgpOptions, SinkError, SpanBatch, SpanSink,
+    sinks::sgp_options::{is_loopback, shown},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -152,6 +153,14 @@ impl SgpSink {
 impl SpanSink for SgpSink {
     fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(self.upsert(batch))
+    }
+
+    fn contract(&self) -> Contract {
+        Contract::upsert().check(Span::validate)
+    }
+
+    fn name(&self) -> &str {
+        "sgp"
     }
 }
 

@@ -1,0 +1,5 @@
+//! Where spans go: one file per kind of sink.
+
+pub(crate) mod memory;
+pub(crate) mod sgp;
+pub(crate) mod sgp_options;
