@@ -78,7 +78,7 @@ mod plugin;
 
 pub use client::new_trace;
 pub use durable_spans_activity::{
-    ActivitySpan, Contract, DropReason, EncodedSpan, InvalidSgpOptions, MemorySink, Repeats,
+    ActivitySpan, Contract, DropReason, EncodedSpan, InvalidOptions, MemorySink, Repeats,
     SgpOptions, SgpSink, SinkError, SpanBatch, SpanSink, Statistics, current_context, current_span,
     in_trace,
 };

@@ -25,7 +25,9 @@ mod courier;
 mod current;
 mod deliverer;
 mod flush;
+mod http;
 mod interceptor;
+mod options;
 mod parcel;
 mod sent;
 mod sink;
@@ -40,11 +42,13 @@ pub use current::{ActivitySpan, current_context, current_span, in_trace};
 pub use deliverer::Deliverer;
 pub use flush::FlushActivity;
 pub use interceptor::ActivityInterceptor;
+pub use options::InvalidOptions;
 pub use sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink};
 pub use sink_error::SinkError;
 pub use sinks::{
     memory::MemorySink,
     sgp::SgpSink,
-    sgp_options::{InvalidSgpOptions, SgpOptions},
+    sgp_client::{SgpClient, SgpPage, SgpSearch},
+    sgp_options::SgpOptions,
 };
 pub use statistics::{DropReason, Statistics};

@@ -11,6 +11,8 @@ use reqwest::{
     header::{HeaderMap, RETRY_AFTER},
 };
 
+use crate::options::Service;
+
 /// Longest pause that a sink can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
@@ -117,6 +119,7 @@ impl SinkError {
     /// The error for an HTTP answer without success from `endpoint`, which must be fit to be
     /// shown, as must be the server's `reason`.
     pub(crate) fn from_answer(
+        service: Service,
         status: StatusCode,
         headers: &HeaderMap,
         endpoint: &str,
@@ -124,24 +127,24 @@ impl SinkError {
     ) -> Self {
         let class = classify(status, headers);
         let code = status.as_u16();
+        let Service { name, key, identity, url, .. } = service;
         let message = match (class, code, reason) {
-            (_, 401, _) => {
-                "SGP refused the API key (401): check SGP_API_KEY and SGP_ACCOUNT_ID".to_owned()
-            }
-            (_, 403, _) => "SGP refused access (403): check that the key in SGP_API_KEY may write \
-                            spans of the account in SGP_ACCOUNT_ID"
-                .to_owned(),
+            (_, 401, _) => format!("{name} refused the API key (401): check {identity}"),
+            (_, 403, _) => format!(
+                "{name} refused access (403): check that the key in {key} may write spans there \
+                 ({identity})"
+            ),
             (_, 407, _) => "the proxy refused access (407): check the user name and password in \
                             HTTPS_PROXY or HTTP_PROXY"
                 .to_owned(),
             (_, 300..=399 | 404 | 405 | 410 | 421, _) => {
-                format!("{endpoint} does not take spans ({code}): check SGP_CLIENT_BASE_URL")
+                format!("{endpoint} does not take spans ({code}): check {url}")
             }
             (Class::Rejection, _, Some(reason)) => {
-                format!("SGP refused the batch ({code}): {}", one_line(reason))
+                format!("{name} refused the batch ({code}): {}", one_line(reason))
             }
-            (Class::Rejection, _, None) => format!("SGP refused the batch ({code})"),
-            _ => format!("SGP cannot take spans for now ({code})"),
+            (Class::Rejection, _, None) => format!("{name} refused the batch ({code})"),
+            _ => format!("{name} cannot take spans for now ({code})"),
         };
         Self {
             status: Some(code),

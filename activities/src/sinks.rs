@@ -2,4 +2,5 @@
 
 pub(crate) mod memory;
 pub(crate) mod sgp;
+pub(crate) mod sgp_client;
 pub(crate) mod sgp_options;

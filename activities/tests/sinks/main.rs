@@ -1,0 +1,7 @@
+//! The sinks against real servers and files on this machine.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+mod server;
+mod sgp;
+mod sgp_client;
