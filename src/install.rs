@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use durable_spans_activity::{
-    ActivityInterceptor, DeliverActivity, Deliverer, FlushActivity, SpanSink, Statistics,
+    ActivityInterceptor, DeliverActivity, FanOut, FlushActivity, SpanSink, Statistics,
 };
 use durable_spans_model::FlushPolicy;
 use durable_spans_workflow::{Courier, Limits, Timetable, WorkflowTracing};
@@ -14,7 +14,7 @@ use temporalio_sdk::{
 
 use crate::client::PropagatingClient;
 
-/// Tracing for a process: one sink, installed on its clients and workers.
+/// Tracing for a process: its sinks, installed on its clients and workers.
 ///
 /// ```
 /// use durable_spans::{DurableSpans, MemorySink};
@@ -25,10 +25,10 @@ use crate::client::PropagatingClient;
 /// spans.install_client(&mut options);
 /// ```
 ///
-/// Cloning gives another handle to the same sink, queue and counts.
+/// Cloning gives another handle to the same sinks, queues and counts.
 #[derive(Clone)]
 pub struct DurableSpans {
-    deliverer: Deliverer,
+    deliverer: FanOut,
     timetable: Timetable,
     policy: FlushPolicy,
     limits: Limits,
@@ -38,11 +38,27 @@ impl DurableSpans {
     /// Traces every run, with the default flush policy, into `sink`.
     pub fn new(sink: impl SpanSink) -> Self {
         Self {
-            deliverer: Deliverer::new(sink),
+            deliverer: FanOut::new(sink),
             timetable: Timetable::new(),
             policy: FlushPolicy::new(),
             limits: Limits::new(),
         }
+    }
+
+    /// Delivers to another sink, too. Each has a queue of its own, so that a slow one holds none back; a
+    /// run is done with its spans when every sink has them. See
+    /// [`FanOut`](durable_spans_activity::FanOut).
+    ///
+    /// ```
+    /// use durable_spans::{DurableSpans, MemorySink, SpanSink, StdoutSink, SpanStatus};
+    ///
+    /// let failures = StdoutSink::new().filter(|span| span.status == SpanStatus::Error);
+    /// let spans = DurableSpans::new(MemorySink::new()).also(failures);
+    /// ```
+    #[must_use]
+    pub fn also(mut self, sink: impl SpanSink) -> Self {
+        self.deliverer = self.deliverer.and(sink);
+        self
     }
 
     /// Says which runs are traced, by their start time. **A fleet with runs in flight needs**
@@ -114,6 +130,11 @@ impl DurableSpans {
     /// Replays as a worker with this installation would. Needed wherever a traced run is replayed.
     pub fn install_replayer(&self, options: &mut WorkflowReplayerOptions) {
         options.workflow_interceptor(self.workflow_tracing().interceptor());
+    }
+
+    /// What became of the spans of this process so far for each sink, by the sink's name.
+    pub fn statistics_by_sink(&self) -> Vec<(String, Statistics)> {
+        self.deliverer.by_sink()
     }
 
     /// What became of the spans of this process so far.

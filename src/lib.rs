@@ -78,8 +78,8 @@ mod plugin;
 
 pub use client::new_trace;
 pub use durable_spans_activity::{
-    ActivitySpan, Contract, DropReason, EncodedSpan, InvalidOptions, MemorySink, Repeats,
-    SgpOptions, SgpSink, SinkError, SpanBatch, SpanSink, Statistics, current_context, current_span,
+    ActivitySpan, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions, MemorySink, Repeats,
+    SgpOptions, SgpSink, SinkError, SpanBatch, SpanSink, Statistics, StdoutSink, current_context, current_span,
     in_trace,
 };
 pub use durable_spans_model::{

@@ -1,9 +1,9 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use durable_spans_model::{InvalidSpan, Span, Timestamp};
 use durable_spans_workflow::Limits;
 
-use crate::{DropReason, MAX_BATCH_BYTES, MAX_BATCH_SPANS};
+use crate::{DropReason, EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS};
 
 /// What a sink does with the spans it is given. The deliverer sends accordingly.
 ///
@@ -197,17 +197,22 @@ impl Contract {
     }
 
     /// What the sink shall get of `spans`, cut to size.
-    pub(crate) fn admit(&self, mut spans: Vec<Span>) -> Vec<Span> {
+    pub(crate) fn admit(&self, mut spans: Vec<EncodedSpan>) -> Vec<Arc<EncodedSpan>> {
         if !self.open_spans {
-            spans.retain(|span| span.end_timestamp.is_some());
+            spans.retain(|span| span.span().end_timestamp.is_some());
         }
-        if let Some(bytes) = self.value_bytes {
-            let limits = Limits::new().field_bytes(bytes).span_bytes(usize::MAX);
-            for span in &mut spans {
-                limits.cut(span);
+        spans.into_iter().map(|span| Arc::new(self.cut(span))).collect()
+    }
+
+    fn cut(&self, encoded: EncodedSpan) -> EncodedSpan {
+        match self.value_bytes {
+            Some(bytes) if encoded.encoded_len() > bytes => {
+                let mut span = encoded.into_span();
+                Limits::new().field_bytes(bytes).span_bytes(usize::MAX).cut(&mut span);
+                EncodedSpan::new(span)
             }
+            _ => encoded,
         }
-        spans
     }
 
     /// Why the sink would not keep `span`, if it would not.
@@ -247,7 +252,8 @@ mod tests {
 
     #[test]
     fn open_spans_go_to_sinks_that_can_finish_them() {
-        let sent = |contract: Contract| contract.admit(vec![span(None), span(Some(1))]).len();
+        let both = || vec![span(None).into(), span(Some(1)).into()];
+        let sent = |contract: Contract| contract.admit(both()).len();
         assert_eq!(sent(Contract::upsert()), 2);
         assert_eq!(sent(Contract::create_then_finish()), 2);
         assert_eq!(sent(Contract::upsert().ended_only()), 1);
@@ -259,10 +265,13 @@ mod tests {
     fn values_are_cut_with_a_mark() {
         let mut large = span(Some(1));
         large.input.insert("text".into(), "x".repeat(30_000).into());
-        let cut = Contract::upsert().value_bytes(20_000).admit(vec![large.clone()]);
-        assert!(cut[0].input["text"].as_str().unwrap().ends_with("… (truncated, 30002 bytes)"));
-        assert_eq!(cut[0].metadata["truncated"], serde_json::json!(["input.text"]));
-        assert_eq!(Contract::upsert().admit(vec![large.clone()]), [large]);
+        let admitted = |contract: Contract| contract.admit(vec![large.clone().into()]).remove(0);
+        let cut = admitted(Contract::upsert().value_bytes(20_000));
+        let text = cut.span().input["text"].as_str().unwrap();
+        assert!(text.ends_with("… (truncated, 30002 bytes)"));
+        assert_eq!(cut.span().metadata["truncated"], serde_json::json!(["input.text"]));
+        assert!(cut.encoded_len() < 2_000);
+        assert_eq!(admitted(Contract::upsert()).span(), &large);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use temporalio_sdk::activities::{
 };
 use tokio::sync::Semaphore;
 
-use crate::Deliverer;
+use crate::FanOut;
 
 /// How many couriers a worker serves at once, so that users' slots for local activities stay free.
 const AT_WORK: usize = 5;
@@ -23,14 +23,14 @@ const TRY_WAIT: Duration = Duration::from_secs(3);
 /// It runs as a local activity of the courier. While the sink is down, or 5 of its kind are at
 /// work, it answers at once that the courier shall try again later.
 pub struct DeliverActivity {
-    deliverer: Deliverer,
+    deliverer: FanOut,
     at_work: Semaphore,
 }
 
 impl DeliverActivity {
     /// The activity that delivers through `deliverer`.
-    pub fn new(deliverer: Deliverer) -> Self {
-        Self { deliverer, at_work: Semaphore::new(AT_WORK) }
+    pub fn new(deliverer: impl Into<FanOut>) -> Self {
+        Self { deliverer: deliverer.into(), at_work: Semaphore::new(AT_WORK) }
     }
 
     /// Whether the sink has confirmed everything.

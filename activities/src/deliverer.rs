@@ -44,6 +44,8 @@ pub struct Deliverer {
 }
 
 struct Shared {
+    /// For logs and metrics.
+    name: String,
     sink: Box<dyn SpanSink>,
     contract: Contract,
     state: Mutex<State>,
@@ -84,6 +86,8 @@ pub(crate) struct Taken {
     pub(crate) delivered: Vec<Acknowledgement>,
     /// Bytes of JSON of the groups that were not delivered.
     pub(crate) undelivered_bytes: usize,
+    /// The same for each of these groups.
+    pub(crate) undelivered: Vec<(Acknowledgement, usize)>,
     /// Whether the sink is known to be down.
     pub(crate) sink_is_down: bool,
 }
@@ -97,18 +101,30 @@ impl Deliverer {
     /// A deliverer to `sink`. Its task starts with the first span, on the runtime that hands it
     /// over.
     pub fn new(sink: impl SpanSink) -> Self {
+        let name = sink.name().to_owned();
+        Self::named(name, sink)
+    }
+
+    /// The same under another name, to tell two sinks of one kind apart.
+    pub(crate) fn named(name: String, sink: impl SpanSink) -> Self {
         let contract = sink.contract();
+        let state = State { counts: Counts::new(&name), ..State::default() };
         Self {
             shared: Arc::new(Shared {
+                name,
                 sink: Box::new(sink),
                 contract,
-                state: Mutex::default(),
+                state: Mutex::new(state),
                 arrived: Notify::new(),
                 settled: Notify::new(),
                 healthy: watch::Sender::new(true),
                 batch_bytes: AtomicUsize::new(contract.max_batch_bytes()),
             }),
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.shared.name
     }
 
     /// What became of the spans so far.
@@ -154,7 +170,7 @@ impl Deliverer {
             let key = ParcelKey::new(run_id, acknowledgement);
             match self.enqueue(Some(key), group.spans, false) {
                 Ok(parcel) => parcels.push((acknowledgement, parcel)),
-                Err(NoRoom { bytes }) => taken.undelivered_bytes += bytes,
+                Err(NoRoom { bytes }) => taken.undelivered.push((acknowledgement, bytes)),
             }
         }
         if !wait.is_zero() {
@@ -165,9 +181,10 @@ impl Deliverer {
             if parcel.is_settled() {
                 taken.delivered.push(acknowledgement);
             } else {
-                taken.undelivered_bytes += parcel.bytes();
+                taken.undelivered.push((acknowledgement, parcel.bytes()));
             }
         }
+        taken.undelivered_bytes = taken.undelivered.iter().map(|(_, bytes)| bytes).sum();
         taken.sink_is_down = !*self.shared.healthy.borrow();
         taken
     }
@@ -201,10 +218,11 @@ impl Deliverer {
         last_chance: bool,
     ) -> Result<Arc<Parcel>, NoRoom> {
         // Encoding outside of the lock: it is the expensive part.
+        let spans: Vec<_> = spans.into_iter().map(EncodedSpan::new).collect();
+        // As a courier would carry them: whole.
+        let bytes: usize = spans.iter().map(EncodedSpan::encoded_len).sum();
         let spans = self.shared.contract.admit(spans);
-        let spans: Vec<_> =
-            spans.into_iter().map(|span| Arc::new(EncodedSpan::new(span))).collect();
-        let bytes: usize = spans.iter().map(|span| span.encoded_len()).sum();
+        let queued_bytes: usize = spans.iter().map(|span| span.encoded_len()).sum();
         let ended = spans.iter().filter(|span| span.span().end_timestamp.is_some()).count() as u64;
         let parcel = Arc::new(Parcel::new(&spans, bytes));
 
@@ -219,11 +237,12 @@ impl Deliverer {
         };
         let counted = if fresh { ended } else { 0 };
         // What is larger than the whole queue must fit in once, too.
-        if state.queue_bytes > 0 && state.queue_bytes + bytes > MAX_QUEUE_BYTES {
+        if state.queue_bytes > 0 && state.queue_bytes + queued_bytes > MAX_QUEUE_BYTES {
             if last_chance {
                 state.counts.refused(DropReason::QueueFull, counted);
                 drop(state);
                 tracing::warn!(
+                    sink = self.shared.name,
                     spans = ended,
                     reason = DropReason::QueueFull.as_str(),
                     "spans dropped: {MAX_QUEUE_BYTES} bytes wait for the sink already"
@@ -232,7 +251,7 @@ impl Deliverer {
             return Err(NoRoom { bytes });
         }
         state.counts.queued(counted);
-        state.queue_bytes += bytes;
+        state.queue_bytes += queued_bytes;
         state.unsettled += spans.len();
         state.queue.extend(spans.into_iter().map(|span| Item {
             counted: fresh && span.span().end_timestamp.is_some(),
@@ -279,7 +298,11 @@ impl Deliverer {
 impl Shared {
     /// Returns what was known before.
     fn set_healthy(&self, healthy: bool) -> bool {
-        metrics::gauge!("durable_spans_sink_up").set(if healthy { 1.0 } else { 0.0 });
+        metrics::gauge!("durable_spans_sink_up", "sink" => self.name.clone()).set(if healthy {
+            1.0
+        } else {
+            0.0
+        });
         self.healthy.send_replace(healthy)
     }
 
@@ -329,6 +352,7 @@ impl Shared {
     fn drop_item(&self, item: Item, reason: DropReason, error: &dyn std::error::Error) {
         let span = item.span.span();
         tracing::warn!(
+            sink = self.name,
             span_id = %span.id,
             trace_id = %span.trace_id,
             name = span.name,
@@ -439,6 +463,7 @@ async fn send(shared: &Shared, batch: &SpanBatch) -> Result<(), SinkError> {
         .with_max_delay(Duration::from_secs(30))
         .with_jitter()
         .without_max_times();
+    let sink = &*shared.name;
     let attempt = || shared.sink.upsert_batch(batch);
     let result = attempt
         .retry(backoff)
@@ -449,14 +474,14 @@ async fn send(shared: &Shared, batch: &SpanBatch) -> Result<(), SinkError> {
         })
         .notify(|error: &SinkError, delay| {
             if shared.set_healthy(false) {
-                tracing::warn!(%error, ?delay, "the sink is down; spans are kept and sent again");
+                tracing::warn!(sink, %error, ?delay, "the sink is down; spans are kept and sent again");
             } else {
-                tracing::debug!(%error, ?delay, "the sink is still down");
+                tracing::debug!(sink, %error, ?delay, "the sink is still down");
             }
         })
         .await;
     if !shared.set_healthy(true) {
-        tracing::info!("the sink answers again");
+        tracing::info!(sink, "the sink answers again");
     }
     result
 }

@@ -24,6 +24,7 @@ mod contract;
 mod courier;
 mod current;
 mod deliverer;
+mod fan_out;
 mod flush;
 mod http;
 mod interceptor;
@@ -40,15 +41,18 @@ pub use contract::{Contract, Repeats};
 pub use courier::DeliverActivity;
 pub use current::{ActivitySpan, current_context, current_span, in_trace};
 pub use deliverer::Deliverer;
+pub use fan_out::FanOut;
 pub use flush::FlushActivity;
 pub use interceptor::ActivityInterceptor;
 pub use options::InvalidOptions;
 pub use sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink};
 pub use sink_error::SinkError;
 pub use sinks::{
+    file::FileSink,
     memory::MemorySink,
     sgp::SgpSink,
     sgp_client::{SgpClient, SgpPage, SgpSearch},
     sgp_options::SgpOptions,
+    stdout::StdoutSink,
 };
 pub use statistics::{DropReason, Statistics};

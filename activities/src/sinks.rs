@@ -1,6 +1,8 @@
 //! Where spans go: one file per kind of sink.
 
+pub(crate) mod file;
 pub(crate) mod memory;
 pub(crate) mod sgp;
 pub(crate) mod sgp_client;
 pub(crate) mod sgp_options;
+pub(crate) mod stdout;
