@@ -78,9 +78,9 @@ mod plugin;
 
 pub use client::new_trace;
 pub use durable_spans_activity::{
-    ActivitySpan, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions, MemorySink, Repeats,
-    SgpOptions, SgpSink, SinkError, SpanBatch, SpanSink, Statistics, StdoutSink, current_context, current_span,
-    in_trace,
+    ActivitySpan, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions, MemorySink,
+    OtlpOptions, OtlpProtocol, OtlpSink, Repeats, SgpOptions, SgpSink, SinkError, SpanBatch,
+    SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace,
 };
 pub use durable_spans_model::{
     ErrorCategory, FlushPolicy, InvalidSpan, Span, SpanError, SpanId, SpanStatus, SpanType,

@@ -363,6 +363,25 @@ impl Shared {
         self.settle(&[item], Some(reason));
     }
 
+    /// Some of the spans were rejected, nobody knows which: the counts are true, and that is all that
+    /// can be.
+    fn settle_partly(&self, mut items: Vec<Item>, error: &SinkError) {
+        let reason = DropReason::Rejected;
+        let rejected =
+            error.rejected_spans().map_or(0, |spans| usize::try_from(spans).unwrap_or(usize::MAX));
+        let taken = items.len().saturating_sub(rejected);
+        let rejected = items.split_off(taken);
+        tracing::warn!(
+            sink = self.name,
+            spans = rejected.len(),
+            reason = reason.as_str(),
+            %error,
+            "spans dropped: the sink rejected some of a batch and does not say which"
+        );
+        self.settle(&items, None);
+        self.settle(&rejected, Some(reason));
+    }
+
     fn settle(&self, items: &[Item], dropped: Option<DropReason>) {
         let counted = items.iter().filter(|item| item.counted).count() as u64;
         let mut state = self.lock();
@@ -437,6 +456,7 @@ async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
         let Some(mut items) = way.parts.pop_front() else { return };
         match result {
             Ok(()) => shared.settle(&items, None),
+            Err(error) if error.rejected_spans().is_some() => shared.settle_partly(items, &error),
             Err(error) if items.len() > 1 => {
                 if error.is_too_large() {
                     let half = (batch.encoded_len() / 2).max(SMALLEST_BATCH_BYTES);

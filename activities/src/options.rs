@@ -49,6 +49,8 @@ pub(crate) struct HttpOptions {
     pub(crate) gzip: bool,
     /// Headers of the user's own, which win over the sink's.
     pub(crate) headers: Vec<(String, String)>,
+    /// What must not be shown beside headers, and passwords in the URL.
+    pub(crate) secrets: Vec<String>,
 }
 
 /// A header that the sink sends by itself.
@@ -62,8 +64,14 @@ pub(crate) struct OwnHeader<'a> {
 
 impl HttpOptions {
     pub(crate) fn new(service: Service, url: impl Into<String>) -> Self {
-        let (timeout, headers) = (Duration::from_secs(10), Vec::new());
-        Self { service, url: url.into(), timeout, gzip: true, headers }
+        Self {
+            service,
+            url: url.into(),
+            timeout: Duration::from_secs(10),
+            gzip: true,
+            headers: Vec::new(),
+            secrets: Vec::new(),
+        }
     }
 
     /// The URL with `path` added to its own.
@@ -130,10 +138,14 @@ impl HttpOptions {
     pub(crate) fn secrets<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         let url = Url::parse(self.url.trim()).ok();
         let of_url = url.iter().flat_map(|url| [url.password(), url.query()]).flatten();
+        let keys: Vec<&str> = keys.into_iter().collect();
         let of_headers = self.headers.iter().map(|(_, value)| value.as_str());
-        let others = of_url.chain(of_headers).map(str::to_owned);
-        let secrets = keys.into_iter().map(str::to_owned).chain(others);
-        secrets.filter(|secret| secret.len() >= 4).collect()
+        let of_headers: Vec<&str> = keys.iter().copied().chain(of_headers).collect();
+        // Of "Bearer key", a server may repeat the key alone.
+        let bare = of_headers.iter().filter_map(|value| Some(value.split_once(' ')?.1.trim()));
+        let others = self.secrets.iter().map(String::as_str).chain(of_url);
+        let all = of_headers.iter().copied().chain(bare).chain(others);
+        all.filter(|secret| secret.len() >= 4).map(str::to_owned).collect()
     }
 
     /// The URL as it may be shown.

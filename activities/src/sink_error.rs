@@ -30,6 +30,7 @@ pub struct SinkError {
     message: Cow<'static, str>,
     status: Option<u16>,
     retry_after: Option<Duration>,
+    rejected_spans: Option<u64>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -62,6 +63,14 @@ impl SinkError {
     pub fn too_large() -> Self {
         let message = "the batch is too large for the sink";
         Self { status: Some(413), ..Self::new(Class::Rejection, message) }
+    }
+
+    /// The sink took the batch except for so many spans, and does not say which: that many are counted
+    /// as dropped, and none is sent again. `reason` goes into logs as that of
+    /// [`rejected`](Self::rejected).
+    pub fn partly_rejected(spans: u64, reason: impl AsRef<str>) -> Self {
+        let message = format!("the sink rejected {spans} spans: {}", one_line(reason.as_ref()));
+        Self { rejected_spans: Some(spans), ..Self::new(Class::Rejection, message) }
     }
 
     /// The sink does not know or does not let in the sender: the spans are kept until that is
@@ -103,6 +112,12 @@ impl SinkError {
     /// Whether the batch was refused for its size: 413.
     pub fn is_too_large(&self) -> bool {
         self.is_rejection() && self.status == Some(413)
+    }
+
+    /// How many spans of the batch were rejected while the others were stored. `None` where the batch
+    /// was not stored at all.
+    pub fn rejected_spans(&self) -> Option<u64> {
+        self.rejected_spans
     }
 
     /// The HTTP status, `None` if no answer came or the sink does not speak HTTP.
@@ -165,7 +180,14 @@ impl SinkError {
     }
 
     fn new(class: Class, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { class, message: message.into(), status: None, retry_after: None, source: None }
+        Self {
+            class,
+            message: message.into(),
+            status: None,
+            retry_after: None,
+            rejected_spans: None,
+            source: None,
+        }
     }
 }
 

@@ -72,7 +72,7 @@ impl SgpOptions {
     ///
     /// Names the variable that is missing or is not Unicode, and says what to do.
     pub fn from_env() -> Result<Self, InvalidOptions> {
-        Self::from_variables(|name| env::var(name))
+        Self::from_variables(env::var)
     }
 
     fn from_variables(

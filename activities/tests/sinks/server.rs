@@ -36,14 +36,17 @@ impl Received {
     }
 
     /// The body, uncompressed if need be.
-    pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
-        if self.is_gzip() {
-            flate2::read::GzDecoder::new(&self.body[..]).read_to_string(&mut text).unwrap();
-        } else {
-            (&self.body[..]).read_to_string(&mut text).unwrap();
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        if !self.is_gzip() {
+            return self.body.clone();
         }
-        text
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(&self.body[..]).read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.bytes()).unwrap()
     }
 }
 
