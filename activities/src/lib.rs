@@ -50,6 +50,7 @@ pub use sink_error::SinkError;
 pub use sinks::{
     file::FileSink,
     memory::MemorySink,
+    openai::{OpenAiOptions, OpenAiSink},
     otlp::{OtlpOptions, OtlpProtocol, OtlpSink},
     sgp::SgpSink,
     sgp_client::{SgpClient, SgpPage, SgpSearch},
