@@ -51,6 +51,7 @@ pub use sinks::{
     file::FileSink,
     memory::MemorySink,
     openai::{OpenAiOptions, OpenAiSink},
+    opper::{OpperOptions, OpperSink},
     otlp::{OtlpOptions, OtlpProtocol, OtlpSink},
     sgp::SgpSink,
     sgp_client::{SgpClient, SgpPage, SgpSearch},

@@ -4,6 +4,7 @@ pub(crate) mod file;
 mod ids;
 pub(crate) mod memory;
 pub(crate) mod openai;
+pub(crate) mod opper;
 pub(crate) mod otlp;
 pub(crate) mod sgp;
 pub(crate) mod sgp_client;
