@@ -19,14 +19,14 @@ use serde_json::{Value, json};
 use crate::server::{Received, Server, shown, status};
 
 #[derive(Clone, Default)]
-struct Opper {
+pub(crate) struct Opper {
     /// In the order of their creation.
     spans: Arc<Mutex<Vec<Value>>>,
     requests: Arc<Mutex<usize>>,
 }
 
 impl Opper {
-    fn answer(&self, request: &Received) -> Response<Body> {
+    pub(crate) fn answer(&self, request: &Received) -> Response<Body> {
         *self.requests.lock().unwrap() += 1;
         let mut spans = self.spans.lock().unwrap();
         let path: Vec<&str> = request.target.split('/').skip(1).collect();
@@ -79,6 +79,11 @@ impl Opper {
         }
         tree.values_mut().for_each(|names| names.sort());
         tree
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        let spans = self.spans.lock().unwrap();
+        spans.iter().map(|span| span["name"].as_str().unwrap().to_owned()).collect()
     }
 
     fn all_ended(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    future::pending,
     io::Read,
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -60,6 +61,20 @@ impl Server {
     pub(crate) async fn start(
         answer: impl Fn(&Received) -> Response<Body> + Clone + Send + Sync + 'static,
     ) -> Self {
+        Self::start_silent(move |received| Some(answer(received))).await
+    }
+
+    /// One that never answers where the test says nothing.
+    pub(crate) async fn start_silent(
+        answer: impl Fn(&Received) -> Option<Response<Body>> + Clone + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_at("127.0.0.1:0", answer).await
+    }
+
+    pub(crate) async fn start_at(
+        address: &str,
+        answer: impl Fn(&Received) -> Option<Response<Body>> + Clone + Send + Sync + 'static,
+    ) -> Self {
         let received = Arc::<Mutex<Vec<Received>>>::default();
         let record = Arc::clone(&received);
         let handler = move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
@@ -74,10 +89,14 @@ impl Server {
                     peer,
                 };
                 record.lock().unwrap().push(received.clone());
-                answer(&received)
+                let answer = answer(&received);
+                match answer {
+                    Some(answer) => answer,
+                    None => pending().await,
+                }
             }
         };
-        Self { base_url: serve(Router::new().fallback(handler)).await, received }
+        Self { base_url: serve_at(address, Router::new().fallback(handler)).await, received }
     }
 
     pub(crate) fn received(&self) -> Vec<Received> {
@@ -87,7 +106,11 @@ impl Server {
 
 /// The base URL of `router`, which is ready to take connections.
 pub(crate) async fn serve(router: Router) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_at("127.0.0.1:0", router).await
+}
+
+async fn serve_at(address: &str, router: Router) -> String {
+    let listener = TcpListener::bind(address).await.unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, service).await });
