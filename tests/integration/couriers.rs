@@ -18,7 +18,7 @@ use crate::{
     workflows::{Fewer, Quiet, Recorded, TenTimesMore, Work},
 };
 
-fn worker(fleet: &Fleet, spans: &DurableSpans) -> Worker {
+pub(crate) fn worker(fleet: &Fleet, spans: &DurableSpans) -> Worker {
     let mut options = fleet.worker_options();
     options.register_activities(Work);
     options.register_workflow::<Quiet>().unwrap().register_workflow::<Recorded>().unwrap();
@@ -26,7 +26,7 @@ fn worker(fleet: &Fleet, spans: &DurableSpans) -> Worker {
     fleet.untraced_worker(options)
 }
 
-fn couriers(events: &[HistoryEvent]) -> Vec<String> {
+pub(crate) fn couriers(events: &[HistoryEvent]) -> Vec<String> {
     let started = events.iter().filter_map(|event| match &event.attributes {
         Some(Attributes::StartChildWorkflowExecutionInitiatedEventAttributes(child)) => {
             Some(child.workflow_id.clone())
@@ -36,7 +36,7 @@ fn couriers(events: &[HistoryEvent]) -> Vec<String> {
     started.collect()
 }
 
-async fn until_ended(client: &Client, workflow_id: &str) {
+pub(crate) async fn until_ended(client: &Client, workflow_id: &str) {
     let info = WorkflowExecutionInfo::builder().namespace("default").workflow_id(workflow_id);
     let handle = WorkflowHandle::<_, UntypedWorkflow>::new(client.clone(), info.build());
     handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();

@@ -12,6 +12,7 @@ mod harness;
 mod messages;
 mod policy;
 mod replay;
+mod several_sinks;
 mod split_fleet;
 mod tree;
 mod trouble;
