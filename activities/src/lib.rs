@@ -1,9 +1,11 @@
 //! Delivers spans.
 //!
-//! - [`SpanSink`] is where spans go: [`SgpSink`] for Scale's SGP spans API, [`MemorySink`] for
-//!   tests, or one of your own.
+//! - [`SpanSink`] is where spans go: [`SgpSink`] for Scale's SGP spans API, [`OtlpSink`] for what takes
+//!   OpenTelemetry, [`OpenAiSink`], [`OpperSink`], [`FileSink`], [`StdoutSink`], [`MemorySink`] for
+//!   tests, or one of your own. Its [`Contract`] says what it does with what it is given.
 //! - [`Deliverer`] queues spans and sends them in batches, again and again until the sink takes
-//!   them. [`Statistics`] says what became of them.
+//!   them; [`FanOut`] does so for several sinks. [`Statistics`] says what became of them.
+//! - [`SgpClient`] reads back what SGP has stored.
 //! - [`FlushActivity`] is how a run's spans leave the workflow, [`DeliverActivity`] how couriers
 //!   deliver what it could not; [`ActivityInterceptor`] makes a span of each attempt of an activity.
 //! - [`current_span`] gives activity code its span; [`in_trace`] gives client code a trace.
