@@ -47,6 +47,7 @@ pub struct OtlpSink {
     resource: Resource,
     dialect: attributes::Dialect,
     name: &'static str,
+    contract: Contract,
 }
 
 impl OtlpSink {
@@ -65,6 +66,7 @@ impl OtlpSink {
             resource: options.resource(),
             dialect: options.dialect(),
             name: options.name(),
+            contract: options.contract(),
         })
     }
 
@@ -128,7 +130,7 @@ impl SpanSink for OtlpSink {
     }
 
     fn contract(&self) -> Contract {
-        Contract::append_only().id_bits(64)
+        self.contract
     }
 
     fn name(&self) -> &str {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use axum::{body::Body, http::Response};
 use durable_spans_activity::{
-    Deliverer, FanOut, OtlpOptions, OtlpProtocol, OtlpSink, SpanBatch, SpanSink,
+    Deliverer, DropReason, FanOut, OtlpOptions, OtlpProtocol, OtlpSink, SpanBatch, SpanSink,
 };
 use durable_spans_model::{ErrorCategory, Span, SpanError, SpanId, SpanType, Timestamp};
+use durable_spans_workflow::{FlushGroup, digest};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
@@ -319,6 +320,21 @@ async fn errors_say_which_setting_of_which_backend_to_mend() {
     );
     let error = OtlpSink::new(OtlpOptions::new("nowhere")).unwrap_err().to_string();
     assert!(error.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_backend_would_drop_without_a_word_is_counted() {
+    let server = Server::start(ok).await;
+    let options = OtlpOptions::new(&server.base_url).oldest(Duration::from_secs(24 * 3600));
+    let deliverer = Deliverer::new(OtlpSink::new(options).unwrap());
+    let mut old = generation();
+    old.start_timestamp = time("2020-01-01T00:00:00+00:00");
+    old.end_timestamp = Some(time("2020-01-02T00:00:00+00:00"));
+    let group = FlushGroup { flush: 1, digest: digest(&[old.clone()]), spans: vec![old] };
+    deliverer.take_last("run", &group);
+    let statistics = deliverer.flush(Duration::from_secs(10)).await;
+    assert_eq!(statistics.dropped[&DropReason::TooOld], 1);
+    assert!(server.received().is_empty());
 }
 
 #[tokio::test]

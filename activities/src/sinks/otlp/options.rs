@@ -9,7 +9,7 @@ use super::{
     genai::Kind,
 };
 use crate::{
-    InvalidOptions,
+    Contract, InvalidOptions,
     options::{HttpOptions, Service, http_setters, read_variable},
 };
 
@@ -77,6 +77,7 @@ pub struct OtlpOptions {
     resource: Vec<(String, String)>,
     dialect: Dialect,
     name: &'static str,
+    oldest: Option<Duration>,
 }
 
 impl OtlpOptions {
@@ -90,6 +91,7 @@ impl OtlpOptions {
             resource: Vec::new(),
             dialect: OPEN_INFERENCE,
             name: "otlp",
+            oldest: None,
         }
     }
 
@@ -203,6 +205,13 @@ impl OtlpOptions {
         self
     }
 
+    /// The backend drops spans that ended longer ago than this without a word, as Pydantic Logfire does
+    /// after about a day: they are counted as dropped instead. Default: no limit.
+    pub fn oldest(mut self, age: Duration) -> Self {
+        self.oldest = Some(age);
+        self
+    }
+
     /// The name of the service, as the resource attribute `service.name`. Default:
     /// `unknown_service:` and the name of the program.
     pub fn service_name(self, name: impl Into<String>) -> Self {
@@ -253,6 +262,11 @@ impl OtlpOptions {
 
     pub(super) fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    pub(super) fn contract(&self) -> Contract {
+        let contract = Contract::append_only().id_bits(64);
+        self.oldest.map_or(contract, |age| contract.oldest(age))
     }
 
     pub(super) fn name(&self) -> &'static str {
