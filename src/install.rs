@@ -1,18 +1,27 @@
 use std::time::Duration;
 
 use durable_spans_activity::{
-    ActivityInterceptor, DeliverActivity, FanOut, FlushActivity, SpanSink, Statistics,
+    ActivityInterceptor, BreakerState, DeliverActivity, Deliverer, FanOut, FlushActivity,
+    FlushPackedActivity, SpanSink, Statistics,
 };
 use durable_spans_model::FlushPolicy;
 use durable_spans_workflow::{Courier, Limits, Timetable, WorkflowTracing};
 use temporalio_client::ClientOptions;
 use temporalio_sdk::{
     WorkerOptions,
-    runtime::worker_tuner::{FixedSizeSlotSupplier, ResourceBasedSlotOptions, WorkerTuner},
+    runtime::worker_tuner::{
+        FixedSizeSlotSupplier, ResourceBasedSlotOptions, SlotSupplier, WorkerTuner,
+    },
     workflow_replayer::WorkflowReplayerOptions,
 };
 
 use crate::client::PropagatingClient;
+
+/// How many runs may wait for their last flush before others wait for a slot for workflow tasks.
+const SLOTS_FOR_WAITING_RUNS: usize = 1_000;
+
+/// See [`DurableSpans::courier_patience`].
+const COURIER_PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Tracing for a process: its sinks, installed on its clients and workers.
 ///
@@ -29,24 +38,60 @@ use crate::client::PropagatingClient;
 #[derive(Clone)]
 pub struct DurableSpans {
     deliverer: FanOut,
+    egress: Option<String>,
     timetable: Timetable,
     policy: FlushPolicy,
     limits: Limits,
+    timer_spans: bool,
+    courier_patience: Duration,
 }
 
 impl DurableSpans {
     /// Traces every run, with the default flush policy, into `sink`.
     pub fn new(sink: impl SpanSink) -> Self {
+        Self::of(Deliverer::new(sink))
+    }
+
+    /// For a process that may not reach the network, while workers of the task queue `egress` may:
+    /// make these from [`egress_worker`](Self::egress_worker) in another process.
+    ///
+    /// Runs that are started from here flush by normal activities on that task queue
+    /// ([`FlushPolicy::by_activity`]), and couriers run there. All spans that workflows record
+    /// arrive; those of activity attempts cannot leave this process and are counted as dropped, so
+    /// serve activities in processes with a sink.
+    ///
+    /// ```
+    /// use durable_spans::{DurableSpans, MemorySink};
+    ///
+    /// // Where the workflows run:
+    /// let inside = DurableSpans::through("spans-egress");
+    /// // In a process that reaches the network, as the options of a worker of its own:
+    /// let worker_options = DurableSpans::new(MemorySink::new()).egress_worker("spans-egress")?;
+    /// # let _ = (inside, worker_options);
+    /// # Ok::<(), durable_spans::InstallError>(())
+    /// ```
+    pub fn through(egress: impl Into<String>) -> Self {
         Self {
-            deliverer: FanOut::new(sink),
-            timetable: Timetable::new(),
-            policy: FlushPolicy::new(),
-            limits: Limits::new(),
+            egress: Some(egress.into()),
+            policy: FlushPolicy::new().by_activity(),
+            ..Self::of(Deliverer::without_sink())
         }
     }
 
-    /// Delivers to another sink, too. Each has a queue of its own, so that a slow one holds none back; a
-    /// run is done with its spans when every sink has them. See
+    fn of(deliverer: Deliverer) -> Self {
+        Self {
+            deliverer: deliverer.into(),
+            egress: None,
+            timetable: Timetable::new(),
+            policy: FlushPolicy::new(),
+            limits: Limits::new(),
+            timer_spans: false,
+            courier_patience: COURIER_PATIENCE,
+        }
+    }
+
+    /// Delivers to another sink, too. Each has a queue of its own, so that a slow one holds none back;
+    /// a run is done with its spans when every sink has them. See
     /// [`FanOut`](durable_spans_activity::FanOut).
     ///
     /// ```
@@ -83,6 +128,23 @@ impl DurableSpans {
         self
     }
 
+    /// Whether timers in workflow code have spans. Default false.
+    #[must_use]
+    pub fn timer_spans(mut self, wanted: bool) -> Self {
+        self.timer_spans = wanted;
+        self
+    }
+
+    /// How long couriers try to deliver what the sink has not confirmed when a run closed. Default
+    /// 7 days, in whole seconds. Then they fail and name what is lost: in Temporal, in the log, and
+    /// in the statistics as [`Expired`](crate::DropReason::Expired). Applies to couriers that are
+    /// under way, too.
+    #[must_use]
+    pub fn courier_patience(mut self, patience: Duration) -> Self {
+        self.courier_patience = patience;
+        self
+    }
+
     /// Traces the workflows and activities of a worker.
     ///
     /// **Call it last**, when the worker's workflows and activities are registered: a worker with
@@ -94,19 +156,30 @@ impl DurableSpans {
     ///
     /// # Errors
     ///
-    /// When neither a workflow nor an activity is registered.
+    /// When neither a workflow nor an activity is registered, or when a process that was said to
+    /// deliver [`through`](Self::through) others has a sink as well.
     pub fn install(&self, options: &mut WorkerOptions) -> Result<(), InstallError> {
+        if self.deliverer.is_contradictory() {
+            let reason = "a process that delivers through others has no sinks: give them to the \
+                          process of the egress worker";
+            return Err(InstallError { reason: reason.to_owned() });
+        }
         let tasks = options
             .to_core_options(String::new(), String::new())
-            .map_err(|reason| InstallError { reason })?
+            .map_err(|reason| InstallError {
+                reason: format!("{reason} (call install last, after registering both)"),
+            })?
             .task_types;
         options.activity_inbound_interceptor(ActivityInterceptor::new(self.deliverer.clone()));
         if tasks.enable_workflows {
             if !tasks.enable_remote_activities {
                 without_activity_slots(&mut options.tuner);
             }
+            // For runs that were started to flush elsewhere, if this worker takes their place.
+            options.register_activities(FlushPackedActivity::new(self.deliverer.clone()));
             options.register_activities(FlushActivity::new(self.deliverer.clone()));
-            options.register_activities(DeliverActivity::new(self.deliverer.clone()));
+            let deliver = DeliverActivity::new(self.deliverer.clone(), self.courier_patience);
+            options.register_activities(deliver);
             options
                 .register_workflow::<Courier>()
                 .map_err(|error| InstallError { reason: error.to_string() })?;
@@ -115,8 +188,31 @@ impl DurableSpans {
                 .workflow_tracing()
                 .last_resort(move |run_id, group| deliverer.take_last(run_id, group));
             options.workflow_interceptor(tracing.interceptor());
+            with_slots_for_waiting_runs(&mut options.tuner);
         }
         Ok(())
+    }
+
+    /// Options of a worker that delivers for workers which may not reach the network, see
+    /// [`DurableSpans::through`]. Needs the same payload codec on its client as they have.
+    ///
+    /// # Errors
+    ///
+    /// When the options cannot be made, as in [`DurableSpans::install`].
+    pub fn egress_worker(
+        &self,
+        task_queue: impl Into<String>,
+    ) -> Result<WorkerOptions, InstallError> {
+        let mut options = WorkerOptions::new(task_queue).build();
+        options.register_activities(FlushPackedActivity::new(self.deliverer.clone()));
+        options.register_activities(DeliverActivity::new(
+            self.deliverer.clone(),
+            self.courier_patience,
+        ));
+        options
+            .register_workflow::<Courier>()
+            .map_err(|error| InstallError { reason: error.to_string() })?;
+        Ok(options)
     }
 
     /// Lets a client tell the workflows that it starts, signals and updates which trace they belong
@@ -137,9 +233,15 @@ impl DurableSpans {
         self.deliverer.by_sink()
     }
 
-    /// What became of the spans of this process so far.
+    /// What became of the spans of this process so far. With several sinks, each span counts once for
+    /// each of them.
     pub fn statistics(&self) -> Statistics {
         self.deliverer.statistics()
+    }
+
+    /// Whether the sink is waited for, or known to be down; of several, the worst one.
+    pub fn breaker(&self) -> BreakerState {
+        self.deliverer.breaker()
     }
 
     /// Waits until every span has reached the sink, for at most `limit`, and says what became of
@@ -150,15 +252,50 @@ impl DurableSpans {
     }
 
     fn workflow_tracing(&self) -> WorkflowTracing {
-        WorkflowTracing::new().timetable(self.timetable.clone()).limits(self.limits)
+        let tracing = WorkflowTracing::new()
+            .timetable(self.timetable.clone())
+            .limits(self.limits)
+            .timer_spans(self.timer_spans);
+        match &self.egress {
+            Some(task_queue) => tracing.egress(task_queue),
+            None => tracing,
+        }
     }
 }
 
 /// The worker's options are not ready for [`DurableSpans::install`].
 #[derive(Debug, thiserror::Error)]
-#[error("cannot trace this worker: {reason} (call install last, after registering both)")]
+#[error("cannot trace this worker: {reason}")]
 pub struct InstallError {
     reason: String,
+}
+
+/// A run that waits for its last flush holds a slot for workflow tasks without using it. So that
+/// other runs do not wait for one, there are more: all run on one thread in any case.
+fn with_slots_for_waiting_runs(tuner: &mut WorkerTuner) {
+    let extended = |options: Option<ResourceBasedSlotOptions>| {
+        let mut options = options.unwrap_or_else(|| ResourceBasedSlotOptions::builder().build());
+        // What is not set is the SDK's default, 1,000 already.
+        options.maximum_slots = options.maximum_slots.map(|slots| slots + SLOTS_FOR_WAITING_RUNS);
+        Some(options)
+    };
+    match tuner {
+        WorkerTuner::ResourceBased(tuner) => {
+            tuner.workflow_task_slot_options = extended(tuner.workflow_task_slot_options.take());
+        }
+        WorkerTuner::ResourceBasedWithController(tuner) => {
+            tuner.workflow_task_slot_options = extended(tuner.workflow_task_slot_options.take());
+        }
+        WorkerTuner::TunerHolder(tuner) => match &mut tuner.workflow_task_slot_supplier {
+            SlotSupplier::FixedSize(supplier) => supplier.num_slots += SLOTS_FOR_WAITING_RUNS,
+            SlotSupplier::ResourceBased(slots) => {
+                slots.slot_options.maximum_slots =
+                    slots.slot_options.maximum_slots.map(|slots| slots + SLOTS_FOR_WAITING_RUNS);
+            }
+            _ => {}
+        },
+        _ => {}
+    }
 }
 
 /// A poller needs a slot before it polls, so without slots it never takes an activity.
@@ -183,6 +320,14 @@ fn without_activity_slots(tuner: &mut WorkerTuner) {
 mod tests {
     use super::*;
     use durable_spans_activity::MemorySink;
+
+    #[test]
+    fn sinks_in_a_process_that_delivers_through_others_are_refused_with_the_remedy() {
+        let spans = DurableSpans::through("egress").also(MemorySink::new());
+        let mut options = WorkerOptions::new("queue").build();
+        let error = spans.install(&mut options).unwrap_err().to_string();
+        assert!(error.ends_with("give them to the process of the egress worker"), "{error}");
+    }
 
     #[test]
     fn a_worker_without_anything_registered_is_refused_with_the_remedy() {

@@ -72,19 +72,22 @@
 //! described in the crate `durable-spans-workflow`.
 
 mod client;
+mod doctor;
 mod install;
 #[cfg(feature = "plugin")]
 mod plugin;
 
 pub use client::new_trace;
+pub use doctor::{Doctor, ExamineError, Finding, Verdict};
 pub use durable_spans_activity::{
-    ActivitySpan, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions, MemorySink,
-    OtlpOptions, OtlpProtocol, OtlpSink, Repeats, SgpOptions, SgpSink, SinkError, SpanBatch,
+    ActivitySpan, BreakerState, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions,
+    MemorySink, OpenAiOptions, OpenAiSink, OpperOptions, OpperSink, OtlpOptions, OtlpProtocol,
+    OtlpSink, Repeats, SgpClient, SgpOptions, SgpPage, SgpSearch, SgpSink, SinkError, SpanBatch,
     SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace,
 };
 pub use durable_spans_model::{
     ErrorCategory, FlushPolicy, InvalidSpan, Span, SpanError, SpanId, SpanStatus, SpanType,
-    Timestamp, TraceContext, TraceId,
+    Timestamp, TraceContext, TraceId, TraceParent,
 };
 pub use durable_spans_workflow::{
     Limits, SpanBuilder, SpanHandle, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing,

@@ -1,6 +1,11 @@
+use std::time::Duration;
+
+use futures::{FutureExt, future::LocalBoxFuture};
 use temporalio_client::{ClientOptions, ClientPlugin, PluginError};
 use temporalio_sdk::{
-    ClientAndWorkerPlugin, WorkerOptions, WorkerPlugin, workflow_replayer::WorkflowReplayerOptions,
+    ClientAndWorkerPlugin, WorkerOptions, WorkerPlugin, WorkerRunError,
+    interceptors::{Next, RunWorkerInput, WorkerInterceptor},
+    workflow_replayer::WorkflowReplayerOptions,
 };
 
 use crate::DurableSpans;
@@ -9,7 +14,8 @@ const NAME: &str = "durable-spans";
 
 impl DurableSpans {
     /// Everything in one line: a plugin which, registered on a client's options, traces that
-    /// client and every worker made from it.
+    /// client and every worker made from it, and flushes when a worker has ended, for at most 10
+    /// seconds.
     ///
     /// Needs the cargo feature `plugin`, which turns on the SDK's experimental plugin interface.
     ///
@@ -43,7 +49,9 @@ impl WorkerPlugin for DurableSpans {
     }
 
     fn configure_worker_options(&self, options: &mut WorkerOptions) -> Result<(), PluginError> {
-        self.install(options).map_err(PluginError::new)
+        self.install(options).map_err(PluginError::new)?;
+        options.worker_interceptor(FlushAtEnd(self.clone()));
+        Ok(())
     }
 
     fn configure_workflow_replayer_options(
@@ -52,5 +60,28 @@ impl WorkerPlugin for DurableSpans {
     ) -> Result<(), PluginError> {
         self.install_replayer(options);
         Ok(())
+    }
+}
+
+/// How long a worker that has ended waits for the sink.
+const FLUSH_AT_END: Duration = Duration::from_secs(10);
+
+struct FlushAtEnd(DurableSpans);
+
+impl WorkerInterceptor for FlushAtEnd {
+    fn run_worker<'a>(
+        &'a self,
+        input: RunWorkerInput<'a>,
+        next: Next<'a, RunWorkerInput<'a>, LocalBoxFuture<'a, Result<(), WorkerRunError>>>,
+    ) -> LocalBoxFuture<'a, Result<(), WorkerRunError>> {
+        async move {
+            let ended = next.run(input).await;
+            let statistics = self.0.flush(FLUSH_AT_END).await;
+            if statistics.deferred > 0 {
+                tracing::warn!(%statistics, "the worker has ended; what is deferred is lost with its process");
+            }
+            ended
+        }
+        .boxed_local()
     }
 }

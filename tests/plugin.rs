@@ -2,7 +2,7 @@
 
 #![cfg(feature = "plugin")]
 
-use durable_spans::{DurableSpans, MemorySink, WorkflowSpans};
+use durable_spans::{DurableSpans, MemorySink, SinkError, WorkflowSpans};
 use temporalio_client::{Client, ClientOptions, WorkflowGetResultOptions, WorkflowStartOptions};
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{
@@ -23,7 +23,7 @@ impl Hello {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_made_from_a_client_with_the_plugin_is_traced() {
+async fn a_worker_made_from_a_client_with_the_plugin_is_traced_and_flushes_at_its_end() {
     let sink = MemorySink::new();
     let spans = DurableSpans::new(sink.clone());
     let server = durable_spans_test_server::shared().await;
@@ -34,6 +34,11 @@ async fn a_worker_made_from_a_client_with_the_plugin_is_traced() {
     let queue = format!("plugin-{}", std::process::id());
     let options = WorkerOptions::new(queue.clone()).register_workflow::<Hello>().unwrap().build();
     let runtime = Runtime::from_current_tokio(RuntimeOptions::builder().build().unwrap()).unwrap();
+    let mut failures = 4;
+    sink.fail_with(move |_| {
+        failures -= 1;
+        (failures >= 0).then(|| SinkError::retryable("down"))
+    });
     let mut worker = Worker::new(&runtime, client.clone(), options).unwrap();
     let stop = worker.shutdown_handle();
     let scenario = async {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use durable_spans_workflow::{DELIVER_ACTIVITY, Freight};
+use durable_spans_workflow::{DELIVER_ACTIVITY, Delivery, Freight, Try};
 use futures::{FutureExt, future::BoxFuture};
 use temporalio_common::{ActivityDefinition, data_converters::RawValue, error::ApplicationFailure};
 use temporalio_sdk::activities::{
@@ -21,25 +21,34 @@ const TRY_WAIT: Duration = Duration::from_secs(3);
 /// The activity by which couriers deliver what they carry. The crate `durable-spans` installs it.
 ///
 /// It runs as a local activity of the courier. While the sink is down, or 5 of its kind are at
-/// work, it answers at once that the courier shall try again later.
+/// work, it answers at once that the courier shall try again later. A courier that has waited for
+/// longer than its patience is told to give up; what it carries is then dropped and counted.
 pub struct DeliverActivity {
     deliverer: FanOut,
+    patience: Duration,
     at_work: Semaphore,
 }
 
 impl DeliverActivity {
-    /// The activity that delivers through `deliverer`.
-    pub fn new(deliverer: impl Into<FanOut>) -> Self {
-        Self { deliverer: deliverer.into(), at_work: Semaphore::new(AT_WORK) }
+    /// The activity that delivers through `deliverer`, and lets couriers try for `patience`.
+    pub fn new(deliverer: impl Into<FanOut>, patience: Duration) -> Self {
+        Self { deliverer: deliverer.into(), patience, at_work: Semaphore::new(AT_WORK) }
     }
 
-    /// Whether the sink has confirmed everything.
-    async fn deliver(&self, input: RawValue) -> Result<bool, ActivityError> {
-        let Ok(_permit) = self.at_work.try_acquire() else { return Ok(false) };
+    async fn deliver(&self, input: RawValue) -> Result<Delivery, ActivityError> {
+        let Ok(_permit) = self.at_work.try_acquire() else { return Ok(Delivery::Later) };
+        let Try { waited_s } = Freight::note(&input).map_err(ApplicationFailure::non_retryable)?;
         let freight = Freight::unpack(&input).map_err(ApplicationFailure::non_retryable)?;
-        let groups = freight.groups.len();
-        let taken = self.deliverer.take_flush(&freight.run_id, freight.groups, TRY_WAIT).await;
-        Ok(taken.delivered.len() == groups)
+        let groups = freight.groups.clone();
+        let taken = self.deliverer.take_flush(&freight.run_id, groups, TRY_WAIT).await;
+        if taken.delivered.len() == freight.groups.len() {
+            return Ok(Delivery::Done);
+        }
+        if waited_s < self.patience.as_secs() {
+            return Ok(Delivery::Later);
+        }
+        self.deliverer.give_up(&freight.run_id, &freight.groups);
+        Ok(Delivery::GiveUp)
     }
 }
 
@@ -53,7 +62,7 @@ struct Deliver;
 
 impl ActivityDefinition for Deliver {
     type Input = RawValue;
-    type Output = bool;
+    type Output = Delivery;
 
     fn name(&self) -> &str {
         DELIVER_ACTIVITY
@@ -72,11 +81,11 @@ impl ExecutableActivity for Deliver {
         receiver: Option<Arc<DeliverActivity>>,
         _ctx: ActivityContext,
         input: RawValue,
-    ) -> BoxFuture<'static, Result<bool, ActivityError>> {
+    ) -> BoxFuture<'static, Result<Delivery, ActivityError>> {
         async move {
             match receiver {
                 Some(activity) => activity.deliver(input).await,
-                None => Ok(false),
+                None => Ok(Delivery::Later),
             }
         }
         .boxed()

@@ -10,12 +10,10 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use durable_spans_model::{Span, Timestamp};
 use durable_spans_workflow::{Acknowledgement, FlushGroup};
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
+    breaker::{Breaker, BreakerState},
     contract::Contract,
     parcel::{Parcel, ParcelKey},
     sent::Sent,
@@ -46,16 +44,17 @@ pub struct Deliverer {
 struct Shared {
     /// For logs and metrics.
     name: String,
-    sink: Box<dyn SpanSink>,
+    /// `None` where all is left to couriers and to other processes.
+    sink: Option<Box<dyn SpanSink>>,
     contract: Contract,
     state: Mutex<State>,
     /// Tells the delivering task that there is work.
     arrived: Notify,
+    /// Interrupts a request that is tried again and again: some of its spans were given up.
+    given_up: Notify,
     /// Tells those who wait for an empty queue that a batch was settled.
     settled: Notify,
-    /// Whether the sink took the last batch within the time that somebody waited for it. While it
-    /// did not, nobody waits.
-    healthy: watch::Sender<bool>,
+    breaker: Breaker,
     /// Shrinks when the sink finds a batch too large.
     batch_bytes: AtomicUsize,
 }
@@ -84,6 +83,8 @@ struct Item {
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) delivered: Vec<Acknowledgement>,
+    /// Ended spans of these groups that the sink refused.
+    pub(crate) refused: usize,
     /// Bytes of JSON of the groups that were not delivered.
     pub(crate) undelivered_bytes: usize,
     /// The same for each of these groups.
@@ -92,7 +93,7 @@ pub(crate) struct Taken {
     pub(crate) sink_is_down: bool,
 }
 
-/// The queue is full.
+/// The queue is full, or there is none.
 struct NoRoom {
     bytes: usize,
 }
@@ -108,17 +109,28 @@ impl Deliverer {
     /// The same under another name, to tell two sinks of one kind apart.
     pub(crate) fn named(name: String, sink: impl SpanSink) -> Self {
         let contract = sink.contract();
+        Self::of(name, contract, Some(Box::new(sink)))
+    }
+
+    /// For a process that may not reach the network: takes nothing, so that runs flush elsewhere.
+    /// What has no other way, the spans of this process's activities, is counted as dropped.
+    pub fn without_sink() -> Self {
+        Self::of("none".to_owned(), Contract::upsert(), None)
+    }
+
+    fn of(name: String, contract: Contract, sink: Option<Box<dyn SpanSink>>) -> Self {
         let state = State { counts: Counts::new(&name), ..State::default() };
         Self {
             shared: Arc::new(Shared {
-                name,
-                sink: Box::new(sink),
+                sink,
                 contract,
                 state: Mutex::new(state),
                 arrived: Notify::new(),
+                given_up: Notify::new(),
                 settled: Notify::new(),
-                healthy: watch::Sender::new(true),
+                breaker: Breaker::new(&name),
                 batch_bytes: AtomicUsize::new(contract.max_batch_bytes()),
+                name,
             }),
         }
     }
@@ -127,9 +139,18 @@ impl Deliverer {
         &self.shared.name
     }
 
+    pub(crate) fn has_sink(&self) -> bool {
+        self.shared.sink.is_some()
+    }
+
     /// What became of the spans so far.
     pub fn statistics(&self) -> Statistics {
         self.shared.lock().counts.snapshot()
+    }
+
+    /// Whether the sink is waited for.
+    pub fn breaker(&self) -> BreakerState {
+        self.shared.breaker.state()
     }
 
     /// Waits until nothing is queued or on its way, for at most `limit`, and says what became of the
@@ -167,6 +188,10 @@ impl Deliverer {
         let mut parcels: Vec<(Acknowledgement, Arc<Parcel>)> = Vec::new();
         for group in groups {
             let acknowledgement = group.acknowledgement();
+            if let Some(whole) = self.whole(run_id, &group) {
+                parcels.push((acknowledgement, whole));
+                continue;
+            }
             let key = ParcelKey::new(run_id, acknowledgement);
             match self.enqueue(Some(key), group.spans, false) {
                 Ok(parcel) => parcels.push((acknowledgement, parcel)),
@@ -180,13 +205,20 @@ impl Deliverer {
         for (acknowledgement, parcel) in parcels {
             if parcel.is_settled() {
                 taken.delivered.push(acknowledgement);
+                taken.refused += parcel.refused();
             } else {
                 taken.undelivered.push((acknowledgement, parcel.bytes()));
             }
         }
         taken.undelivered_bytes = taken.undelivered.iter().map(|(_, bytes)| bytes).sum();
-        taken.sink_is_down = !*self.shared.healthy.borrow();
+        taken.sink_is_down = self.shared.sink.is_none() || !self.shared.breaker.is_closed();
         taken
+    }
+
+    /// The parcel that this group is a part of, if this very process has it.
+    fn whole(&self, run_id: &str, group: &FlushGroup) -> Option<Arc<Parcel>> {
+        let key = ParcelKey::new(run_id, group.part_of?);
+        self.shared.lock().parcels.get(&key).cloned()
     }
 
     /// Counts spans that were dropped before they came here.
@@ -200,6 +232,21 @@ impl Deliverer {
         let key = ParcelKey::new(run_id, group.acknowledgement());
         // No room is counted and logged.
         let _ = self.enqueue(Some(key), group.spans.clone(), true);
+    }
+
+    /// Drops what of a run's groups has not been delivered: its courier has given up.
+    pub(crate) fn give_up(&self, run_id: &str, groups: &[FlushGroup]) {
+        let mut state = self.shared.lock();
+        for group in groups {
+            let key = group.part_of.unwrap_or_else(|| group.acknowledgement());
+            match state.parcels.get(&ParcelKey::new(run_id, key)) {
+                Some(parcel) => parcel.give_up(),
+                // There was no room for it.
+                None => state.counts.refused(DropReason::Expired, ended(&group.spans)),
+            }
+        }
+        drop(state);
+        self.shared.given_up.notify_one();
     }
 
     /// Takes one span of an activity, and waits up to `wait` for its delivery.
@@ -217,13 +264,13 @@ impl Deliverer {
         spans: Vec<Span>,
         last_chance: bool,
     ) -> Result<Arc<Parcel>, NoRoom> {
+        let ended = ended(&spans);
         // Encoding outside of the lock: it is the expensive part.
         let spans: Vec<_> = spans.into_iter().map(EncodedSpan::new).collect();
         // As a courier would carry them: whole.
         let bytes: usize = spans.iter().map(EncodedSpan::encoded_len).sum();
         let spans = self.shared.contract.admit(spans);
         let queued_bytes: usize = spans.iter().map(|span| span.encoded_len()).sum();
-        let ended = spans.iter().filter(|span| span.span().end_timestamp.is_some()).count() as u64;
         let parcel = Arc::new(Parcel::new(&spans, bytes));
 
         let mut state = self.shared.lock();
@@ -237,16 +284,18 @@ impl Deliverer {
         };
         let counted = if fresh { ended } else { 0 };
         // What is larger than the whole queue must fit in once, too.
-        if state.queue_bytes > 0 && state.queue_bytes + queued_bytes > MAX_QUEUE_BYTES {
+        let full = state.queue_bytes > 0 && state.queue_bytes + queued_bytes > MAX_QUEUE_BYTES;
+        let refusal = match self.shared.sink {
+            None => Some(DropReason::NoSink),
+            Some(_) => full.then_some(DropReason::QueueFull),
+        };
+        if let Some(reason) = refusal {
             if last_chance {
-                state.counts.refused(DropReason::QueueFull, counted);
+                state.counts.refused(reason, counted);
                 drop(state);
-                tracing::warn!(
-                    sink = self.shared.name,
-                    spans = ended,
-                    reason = DropReason::QueueFull.as_str(),
-                    "spans dropped: {MAX_QUEUE_BYTES} bytes wait for the sink already"
-                );
+                let reason = reason.as_str();
+                let sink = &*self.shared.name;
+                tracing::warn!(sink, spans = ended, reason, "spans dropped: no room for them here");
             }
             return Err(NoRoom { bytes });
         }
@@ -275,7 +324,6 @@ impl Deliverer {
     }
 
     async fn wait_for(&self, parcels: Vec<Arc<Parcel>>, wait: Duration) {
-        let mut healthy = self.shared.healthy.subscribe();
         let all = async {
             for parcel in &parcels {
                 parcel.settled().await;
@@ -285,27 +333,16 @@ impl Deliverer {
             tokio::select! {
                 () = all => {}
                 // Known to be down: those who wait already stop waiting, too.
-                _ = healthy.wait_for(|healthy| !healthy) => {}
+                () = self.shared.breaker.not_closed() => {}
             }
         });
         if outcome.await.is_err() {
-            // Nobody waits again until the sink has answered.
-            self.shared.set_healthy(false);
+            self.shared.breaker.overrun(wait);
         }
     }
 }
 
 impl Shared {
-    /// Returns what was known before.
-    fn set_healthy(&self, healthy: bool) -> bool {
-        metrics::gauge!("durable_spans_sink_up", "sink" => self.name.clone()).set(if healthy {
-            1.0
-        } else {
-            0.0
-        });
-        self.healthy.send_replace(healthy)
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -392,6 +429,9 @@ impl Shared {
         }
         drop(state);
         for item in items {
+            if dropped.is_some() && item.span.span().end_timestamp.is_some() {
+                item.parcel.refuse_one();
+            }
             item.parcel.settle_one();
         }
         self.settled.notify_waiters();
@@ -411,6 +451,10 @@ impl State {
             }
         }
     }
+}
+
+fn ended(spans: &[Span]) -> u64 {
+    spans.iter().filter(|span| span.end_timestamp.is_some()).count() as u64
 }
 
 /// The delivering task: takes batch after batch until the process ends.
@@ -445,14 +489,16 @@ impl Drop for InFlight<'_> {
 /// Delivers a batch. If the sink refuses it for the sake of some span, halves it until that span
 /// stands alone, and drops that one only.
 async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
-    let items = shared.to_be_sent(items);
-    if items.is_empty() {
-        return;
-    }
-    let mut way = InFlight { shared, parts: [items].into() };
-    while let Some(items) = way.parts.front() {
+    let mut way = InFlight { shared, parts: [shared.to_be_sent(items)].into() };
+    while let Some(items) = way.parts.front_mut() {
+        let expired: Vec<Item> = items.extract_if(.., |item| item.parcel.is_given_up()).collect();
+        shared.settle(&expired, Some(DropReason::Expired));
         let batch = SpanBatch::new(newest_records(items));
-        let result = send(shared, &batch).await;
+        let result = tokio::select! {
+            result = send(shared, &batch), if !batch.is_empty() => result,
+            () = shared.given_up.notified(), if !batch.is_empty() => continue,
+            else => Ok(()),
+        };
         let Some(mut items) = way.parts.pop_front() else { return };
         match result {
             Ok(()) => shared.settle(&items, None),
@@ -483,26 +529,22 @@ async fn send(shared: &Shared, batch: &SpanBatch) -> Result<(), SinkError> {
         .with_max_delay(Duration::from_secs(30))
         .with_jitter()
         .without_max_times();
-    let sink = &*shared.name;
-    let attempt = || shared.sink.upsert_batch(batch);
+    // Without a sink, nothing is ever queued.
+    let Some(sink) = &shared.sink else { return Ok(()) };
+    let attempt = || {
+        shared.breaker.attempt();
+        sink.upsert_batch(batch)
+    };
     let result = attempt
         .retry(backoff)
         .sleep(tokio::time::sleep)
-        .when(|error: &SinkError| error.is_retryable() || error.is_credentials())
+        .when(|error: &SinkError| !error.is_rejection())
         .adjust(|error: &SinkError, delay| {
             delay.map(|delay| error.retry_after().map_or(delay, |asked| asked.max(delay)))
         })
-        .notify(|error: &SinkError, delay| {
-            if shared.set_healthy(false) {
-                tracing::warn!(sink, %error, ?delay, "the sink is down; spans are kept and sent again");
-            } else {
-                tracing::debug!(sink, %error, ?delay, "the sink is still down");
-            }
-        })
+        .notify(|error: &SinkError, pause| shared.breaker.failed(error, pause))
         .await;
-    if !shared.set_healthy(true) {
-        tracing::info!(sink, "the sink answers again");
-    }
+    shared.breaker.answered();
     result
 }
 

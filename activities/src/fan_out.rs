@@ -4,7 +4,7 @@ use durable_spans_model::Span;
 use durable_spans_workflow::{Acknowledgement, FlushGroup};
 use futures::future::join_all;
 
-use crate::{Deliverer, DropReason, SpanSink, Statistics, deliverer::Taken};
+use crate::{BreakerState, Deliverer, DropReason, SpanSink, Statistics, deliverer::Taken};
 
 /// Delivers spans to several sinks, each by a [`Deliverer`] of its own: a queue, a task, a contract
 /// and a state of health for each, so that none holds another back.
@@ -59,6 +59,21 @@ impl FanOut {
         self.deliverers.iter().map(named).collect()
     }
 
+    /// Whether every sink is waited for: the state of the worst one.
+    pub fn breaker(&self) -> BreakerState {
+        let badness = |state: &BreakerState| match state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        self.deliverers.iter().map(Deliverer::breaker).max_by_key(badness).unwrap_or_default()
+    }
+
+    /// Whether it delivers to sinks and, at the same time, leaves all to other processes.
+    pub fn is_contradictory(&self) -> bool {
+        self.deliverers.len() > 1 && !self.deliverers.iter().all(Deliverer::has_sink)
+    }
+
     /// Waits until every sink has every span, for at most `limit`, and says what became of them. See
     /// [`Deliverer::flush`].
     pub async fn flush(&self, limit: Duration) -> Statistics {
@@ -68,6 +83,11 @@ impl FanOut {
     /// Takes what a closing run could not hand over. See [`Deliverer::take_last`].
     pub fn take_last(&self, run_id: &str, group: &FlushGroup) {
         self.deliverers.iter().for_each(|sink| sink.take_last(run_id, group));
+    }
+
+    /// Drops what of a run's groups has not been delivered: its courier has given up.
+    pub(crate) fn give_up(&self, run_id: &str, groups: &[FlushGroup]) {
+        self.deliverers.iter().for_each(|sink| sink.give_up(run_id, groups));
     }
 
     /// Takes the groups of a flush for all sinks at once, and waits for them together.
@@ -113,6 +133,7 @@ fn everywhere(all: &[Acknowledgement], by_sink: &[Taken]) -> Taken {
         }
     }
     taken.undelivered_bytes = taken.undelivered.iter().map(|(_, bytes)| bytes).sum();
+    taken.refused = by_sink.iter().map(|sink| sink.refused).max().unwrap_or(0);
     taken.sink_is_down = by_sink.iter().any(|sink| sink.sink_is_down);
     taken
 }
@@ -151,7 +172,7 @@ mod tests {
             ..Span::new(TraceId::from_bits(1), SpanId::from_bits(id), "s", start)
         };
         let spans: Vec<Span> = ids.into_iter().map(ended).collect();
-        FlushGroup { flush, digest: digest(&spans), spans }
+        FlushGroup { flush, digest: digest(&spans), part_of: None, spans }
     }
 
     /// A sink that never answers.

@@ -1,10 +1,13 @@
-//! The flush activity: where the spans of a run leave the workflow.
+//! The flush activities: where the spans of a run leave the workflow.
 
 use std::{sync::Arc, time::Duration};
 
-use durable_spans_workflow::{FLUSH_ACTIVITY, FREIGHT_BYTES, FlushReply, FlushRequest};
+use durable_spans_workflow::{
+    FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, FREIGHT_BYTES, FlushReply, FlushRequest, Freight,
+    PackedFlush,
+};
 use futures::{FutureExt, future::BoxFuture};
-use temporalio_common::ActivityDefinition;
+use temporalio_common::{ActivityDefinition, data_converters::RawValue, error::ApplicationFailure};
 use temporalio_sdk::activities::{
     ActivityContext, ActivityDefinitions, ActivityError, ActivityImplementer, ExecutableActivity,
 };
@@ -13,6 +16,9 @@ use crate::{DropReason, FanOut, deliverer::Taken};
 
 /// Bytes of JSON that a run which goes on may keep while the sink is down. A courier takes more.
 const KEPT_BYTES: usize = 4_000_000;
+
+/// How long a normal activity that flushes for a run which goes on waits for the sink.
+const PACKED_WAIT: Duration = Duration::from_secs(3);
 
 /// How long the flush at a run's close waits for the sink.
 const CLOSING_WAIT: Duration = Duration::from_millis(900);
@@ -32,26 +38,65 @@ impl FlushActivity {
     }
 
     async fn flush(&self, ctx: ActivityContext, request: FlushRequest) -> FlushReply {
-        let run_id = ctx.info().workflow_run_id.as_deref().unwrap_or_default();
-        if request.dropped > 0 {
-            let (spans, reason) = (request.dropped, DropReason::BufferFull);
-            self.deliverer.count_dropped(reason, spans);
-            let reason = reason.as_str();
-            tracing::warn!(run_id, spans, reason, "spans dropped: the run's buffer is full");
-        }
         let wait = if request.closing { CLOSING_WAIT } else { Duration::ZERO };
-        let taken = self.deliverer.take_flush(run_id, request.groups, wait).await;
-        let couriers = couriers(request.closing, &taken);
-        if couriers > 0 {
-            tracing::warn!(
-                workflow_id = ctx.info().workflow_id,
-                run_id,
-                couriers,
-                undelivered_bytes = taken.undelivered_bytes,
-                "the sink has not confirmed all spans of this run; couriers take them"
-            );
-        }
-        FlushReply { acknowledged: taken.delivered, couriers }
+        flush(&self.deliverer, &ctx, request, 0, wait).await
+    }
+}
+
+/// `left_bytes` are those that the run keeps for want of room in its command.
+async fn flush(
+    deliverer: &FanOut,
+    ctx: &ActivityContext,
+    request: FlushRequest,
+    left_bytes: usize,
+    wait: Duration,
+) -> FlushReply {
+    let run_id = ctx.info().workflow_run_id.as_deref().unwrap_or_default();
+    if request.dropped > 0 {
+        let (spans, reason) = (request.dropped, DropReason::BufferFull);
+        deliverer.count_dropped(reason, spans);
+        let reason = reason.as_str();
+        tracing::warn!(run_id, spans, reason, "spans dropped: the run's buffer is full");
+    }
+    let mut taken = deliverer.take_flush(run_id, request.groups, wait).await;
+    taken.undelivered_bytes += left_bytes;
+    let couriers = couriers(request.closing, &taken);
+    if couriers > 0 {
+        tracing::warn!(
+            workflow_id = ctx.info().workflow_id,
+            run_id,
+            couriers,
+            undelivered_bytes = taken.undelivered_bytes,
+            "the sink has not confirmed all spans of this run; couriers take them"
+        );
+    }
+    let refused = u32::try_from(taken.refused).unwrap_or(u32::MAX);
+    FlushReply { acknowledged: taken.delivered, couriers, refused }
+}
+
+/// Registers the normal activity that flushes for workers which may not reach the network. The
+/// crate `durable-spans` installs it.
+pub struct FlushPackedActivity {
+    deliverer: FanOut,
+}
+
+impl FlushPackedActivity {
+    /// The activity that delivers through `deliverer`.
+    pub fn new(deliverer: impl Into<FanOut>) -> Self {
+        Self { deliverer: deliverer.into() }
+    }
+
+    async fn flush(
+        &self,
+        ctx: ActivityContext,
+        input: RawValue,
+    ) -> Result<FlushReply, ActivityError> {
+        let PackedFlush { closing, dropped, left_bytes } =
+            Freight::note(&input).map_err(ApplicationFailure::non_retryable)?;
+        let freight = Freight::unpack(&input).map_err(ApplicationFailure::non_retryable)?;
+        let wait = if closing { CLOSING_WAIT } else { PACKED_WAIT };
+        let request = FlushRequest { closing, dropped, groups: freight.groups };
+        Ok(flush(&self.deliverer, &ctx, request, left_bytes, wait).await)
     }
 }
 
@@ -100,6 +145,46 @@ impl ExecutableActivity for FlushSpans {
             match receiver {
                 Some(activity) => Ok(activity.flush(ctx, input).await),
                 // Nothing is acknowledged, so nothing is lost.
+                None => Ok(FlushReply::default()),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl ActivityImplementer for FlushPackedActivity {
+    fn register_all(self: Arc<Self>, definitions: &mut ActivityDefinitions) {
+        definitions.register_activity::<FlushPacked>(self);
+    }
+}
+
+struct FlushPacked;
+
+impl ActivityDefinition for FlushPacked {
+    type Input = RawValue;
+    type Output = FlushReply;
+
+    fn name(&self) -> &str {
+        FLUSH_PACKED_ACTIVITY
+    }
+}
+
+impl ExecutableActivity for FlushPacked {
+    type Implementer = FlushPackedActivity;
+    const REQUIRES_INSTANCE: bool = true;
+
+    fn definition() -> Self {
+        Self
+    }
+
+    fn execute(
+        receiver: Option<Arc<FlushPackedActivity>>,
+        ctx: ActivityContext,
+        input: RawValue,
+    ) -> BoxFuture<'static, Result<FlushReply, ActivityError>> {
+        async move {
+            match receiver {
+                Some(activity) => activity.flush(ctx, input).await,
                 None => Ok(FlushReply::default()),
             }
         }

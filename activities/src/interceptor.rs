@@ -4,10 +4,12 @@ use std::{
 };
 
 use durable_spans_model::{
-    ErrorCategory, HEADER, Span, SpanError, SpanStatus, SpanType, Timestamp, TraceContext,
-    attempt_span_id,
+    ErrorCategory, HEADER, Span, SpanError, SpanStatus, SpanType, TRACER_HEADER, Timestamp,
+    TraceContext, TraceParent, attempt_span_id,
 };
-use durable_spans_workflow::{DELIVER_ACTIVITY, FLUSH_ACTIVITY, from_payload};
+use durable_spans_workflow::{
+    DELIVER_ACTIVITY, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, from_payload,
+};
 use futures::FutureExt;
 use temporalio_common::error::{ApplicationErrorCategory, ApplicationFailure};
 use temporalio_sdk::{
@@ -49,7 +51,11 @@ impl ActivityInterceptor {
         next: Next<'_, ExecuteActivityInput, ExecuteActivityOutput<'_>>,
     ) -> ExecuteActivityResult {
         let started = Timestamp::from(SystemTime::now());
-        let span = attempt_span(&context, input.activity_info(), started);
+        let mut span = attempt_span(&context, input.activity_info(), started);
+        let observed = input.headers().get(TRACER_HEADER);
+        if let Some(Ok(observed)) = observed.map(|header| TraceParent::from_header(&header.data)) {
+            span.set_observed(&observed);
+        }
         let below = TraceContext { span_id: Some(span.id.clone()), ..context };
         let current = ActivitySpan::new(span, below.clone());
         let body = in_activity_span(current.clone(), below, next.run(input));
@@ -77,7 +83,8 @@ impl ActivityInboundInterceptor for ActivityInterceptor {
         next: Next<'a, ExecuteActivityInput, ExecuteActivityOutput<'a>>,
     ) -> ExecuteActivityOutput<'a> {
         let header = input.headers().get(HEADER);
-        if [FLUSH_ACTIVITY, DELIVER_ACTIVITY].contains(&&*input.activity_info().activity_type) {
+        let ours = [FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, DELIVER_ACTIVITY];
+        if ours.contains(&&*input.activity_info().activity_type) {
             return next.run(input);
         }
         match header.map(from_payload) {

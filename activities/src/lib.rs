@@ -4,7 +4,8 @@
 //!   OpenTelemetry, [`OpenAiSink`], [`OpperSink`], [`FileSink`], [`StdoutSink`], [`MemorySink`] for
 //!   tests, or one of your own. Its [`Contract`] says what it does with what it is given.
 //! - [`Deliverer`] queues spans and sends them in batches, again and again until the sink takes
-//!   them; [`FanOut`] does so for several sinks. [`Statistics`] says what became of them.
+//!   them; [`FanOut`] does so for several sinks. [`Statistics`] says what became of them,
+//!   [`BreakerState`] whether the sink is waited for.
 //! - [`SgpClient`] reads back what SGP has stored.
 //! - [`FlushActivity`] is how a run's spans leave the workflow, [`DeliverActivity`] how couriers
 //!   deliver what it could not; [`ActivityInterceptor`] makes a span of each attempt of an activity.
@@ -22,6 +23,7 @@
 //! ```
 
 mod adapters;
+mod breaker;
 mod contract;
 mod courier;
 mod current;
@@ -39,12 +41,13 @@ mod sinks;
 mod statistics;
 
 pub use adapters::{Filter, Map};
+pub use breaker::BreakerState;
 pub use contract::{Contract, Repeats};
 pub use courier::DeliverActivity;
 pub use current::{ActivitySpan, current_context, current_span, in_trace};
 pub use deliverer::Deliverer;
 pub use fan_out::FanOut;
-pub use flush::FlushActivity;
+pub use flush::{FlushActivity, FlushPackedActivity};
 pub use interceptor::ActivityInterceptor;
 pub use options::InvalidOptions;
 pub use sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink};

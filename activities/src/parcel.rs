@@ -2,7 +2,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -15,6 +15,10 @@ use crate::EncodedSpan;
 #[derive(Debug)]
 pub(crate) struct Parcel {
     remaining: AtomicUsize,
+    /// Ended spans among them that the sink refused.
+    refused: AtomicUsize,
+    /// Whether nobody is to try any more.
+    given_up: AtomicBool,
     settled: Notify,
     /// Hash of the spans' JSON. Never leaves the process.
     content: u64,
@@ -28,6 +32,8 @@ impl Parcel {
         spans.iter().for_each(|span| span.json().hash(&mut content));
         Self {
             remaining: AtomicUsize::new(spans.len()),
+            refused: AtomicUsize::new(0),
+            given_up: AtomicBool::new(false),
             settled: Notify::new(),
             content: content.finish(),
             bytes,
@@ -40,6 +46,25 @@ impl Parcel {
 
     pub(crate) fn has_content_of(&self, other: &Self) -> bool {
         self.content == other.content
+    }
+
+    /// The sink refused one of the spans, which is to be settled after this.
+    pub(crate) fn refuse_one(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many of the spans were refused.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.load(Ordering::Acquire)
+    }
+
+    /// Says that nobody is to try any more.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 
     /// One of the spans was delivered or dropped for good.

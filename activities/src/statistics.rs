@@ -8,7 +8,8 @@ use metrics::SharedString;
 /// once for each of them. The same counts go to the `metrics` facade, where an application has
 /// installed a recorder for it, with the label `sink`: the counters `durable_spans_recorded`,
 /// `durable_spans_delivered` and `durable_spans_dropped` (with the label `reason`, too), and the
-/// gauges `durable_spans_deferred` and `durable_spans_sink_up` (0 or 1).
+/// gauge `durable_spans_deferred`. The breaker adds the gauge `durable_spans_sink_up` (0 or 1) and
+/// the counter `durable_spans_breaker_changes` (with the label `to`, too: open, half_open, closed).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
@@ -51,6 +52,10 @@ pub enum DropReason {
     BufferFull,
     /// The queue was full when an activity, or a closing run that had no other way, handed it over.
     QueueFull,
+    /// Its courier gave up.
+    Expired,
+    /// An activity ended in a process that has no sink.
+    NoSink,
 }
 
 impl DropReason {
@@ -61,6 +66,8 @@ impl DropReason {
             Self::TooOld => "too_old",
             Self::BufferFull => "buffer_full",
             Self::QueueFull => "queue_full",
+            Self::Expired => "expired",
+            Self::NoSink => "no_sink",
         }
     }
 }

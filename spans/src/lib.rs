@@ -30,6 +30,7 @@ mod policy;
 mod span;
 mod span_type;
 mod timestamp;
+mod w3c;
 
 pub use context::{HEADER, TraceContext};
 pub use derive::{Seed, attempt_span_id};
@@ -39,3 +40,4 @@ pub use policy::{FlushPolicy, RULE_VERSION};
 pub use span::{ErrorCategory, Span, SpanError, SpanStatus, to_json};
 pub use span_type::SpanType;
 pub use timestamp::Timestamp;
+pub use w3c::{TRACER_HEADER, TraceParent};

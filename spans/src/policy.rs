@@ -2,8 +2,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The newest version of the flush rule that this release follows.
-pub const RULE_VERSION: u16 = 1;
+/// The newest version of the flush rule that this release follows. It follows all older ones, too.
+pub const RULE_VERSION: u16 = BY_ACTIVITY;
+
+/// Flush by a local activity.
+const LOCALLY: u16 = 1;
+
+/// The same rule, but flush by a normal activity.
+const BY_ACTIVITY: u16 = 2;
 
 /// When a run flushes its spans. Pinned per run when the run starts, so that changing the options
 /// of a worker or a client never changes the commands of a run in flight.
@@ -22,7 +28,7 @@ impl FlushPolicy {
     /// Flush after 200 operations, 10 seconds after the first one, and at the close.
     pub const fn new() -> Self {
         Self {
-            rule_version: RULE_VERSION,
+            rule_version: LOCALLY,
             operations: 200,
             linger: Duration::from_secs(10),
             when_buffered: None,
@@ -59,6 +65,29 @@ impl FlushPolicy {
     pub const fn when_buffered(mut self, spans: u32) -> Self {
         self.when_buffered = if spans == 0 { None } else { Some(spans) };
         self
+    }
+
+    /// Flush by a normal activity instead of a local one: for workers that may not reach the
+    /// network, while the workers of another task queue may.
+    ///
+    /// The spans are then in the history of the run: compressed, encoded by the payload codec, one
+    /// command per flush, at most 1.4 MB each. A flush costs three events and, while the run goes on,
+    /// a workflow task. Where the flush at the close is not done within 1.2 seconds, couriers take
+    /// the spans.
+    #[must_use]
+    pub const fn by_activity(mut self) -> Self {
+        self.rule_version = BY_ACTIVITY;
+        self
+    }
+
+    /// See [`FlushPolicy::by_activity`].
+    pub const fn is_by_activity(&self) -> bool {
+        self.rule_version == BY_ACTIVITY
+    }
+
+    /// Whether this release follows that version of the flush rule.
+    pub const fn is_known(&self) -> bool {
+        self.rule_version >= LOCALLY && self.rule_version <= RULE_VERSION
     }
 
     /// The version of the flush rule that the run was started under.
@@ -126,10 +155,13 @@ mod tests {
         let other =
             FlushPolicy::new().operations(50).linger(Duration::from_secs(30)).when_buffered(200);
         assert_eq!(pinned(other), "[1,50,30000,200]");
-        assert_eq!(serde_json::from_str::<FlushPolicy>("[1,50,30000,200]").unwrap(), other);
-        assert_eq!(
-            serde_json::from_str::<FlushPolicy>("[7,200,10000,0]").unwrap().rule_version(),
-            7
-        );
+        let parsed = |text: &str| serde_json::from_str::<FlushPolicy>(text).unwrap();
+        assert_eq!(parsed("[1,50,30000,200]"), other);
+        assert!(parsed("[1,200,10000,0]").is_known());
+        let by_activity = FlushPolicy::new().by_activity();
+        assert_eq!(pinned(by_activity), "[2,200,10000,0]");
+        assert!(parsed("[2,200,10000,0]").is_by_activity());
+        assert_eq!(parsed("[7,200,10000,0]").rule_version(), 7);
+        assert!(!parsed("[7,200,10000,0]").is_known() && !parsed("[0,200,10000,0]").is_known());
     }
 }

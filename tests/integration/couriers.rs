@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use durable_spans::{DurableSpans, MemorySink, SinkError, Span};
-use temporalio_client::{Client, WorkflowExecutionInfo, WorkflowGetResultOptions, WorkflowHandle};
+use durable_spans::{BreakerState, DropReason, DurableSpans, MemorySink, SinkError, Span};
+use temporalio_client::{
+    Client, WorkflowExecutionInfo, WorkflowGetResultOptions, WorkflowHandle,
+    errors::WorkflowGetResultError,
+};
 use temporalio_common::{
     UntypedWorkflow,
     protos::temporal::api::history::v1::{HistoryEvent, history_event::Attributes},
@@ -26,10 +29,12 @@ pub(crate) fn worker(fleet: &Fleet, spans: &DurableSpans) -> Worker {
     fleet.untraced_worker(options)
 }
 
+/// The workflow ids of the couriers that a run has sent.
 pub(crate) fn couriers(events: &[HistoryEvent]) -> Vec<String> {
     let started = events.iter().filter_map(|event| match &event.attributes {
         Some(Attributes::StartChildWorkflowExecutionInitiatedEventAttributes(child)) => {
-            Some(child.workflow_id.clone())
+            let is_courier = child.workflow_type.as_ref()?.name == "durable_spans.courier";
+            is_courier.then(|| child.workflow_id.clone())
         }
         _ => None,
     });
@@ -37,9 +42,13 @@ pub(crate) fn couriers(events: &[HistoryEvent]) -> Vec<String> {
 }
 
 pub(crate) async fn until_ended(client: &Client, workflow_id: &str) {
+    end_of(client, workflow_id).await.unwrap();
+}
+
+async fn end_of(client: &Client, workflow_id: &str) -> Result<(), WorkflowGetResultError> {
     let info = WorkflowExecutionInfo::builder().namespace("default").workflow_id(workflow_id);
     let handle = WorkflowHandle::<_, UntypedWorkflow>::new(client.clone(), info.build());
-    handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+    handle.get_result(WorkflowGetResultOptions::default()).await.map(drop)
 }
 
 /// Another process, with a sink that works.
@@ -114,6 +123,30 @@ async fn what_is_too_much_for_one_courier_is_shared_and_the_process_that_lives_o
     let spans: Vec<Span> = fleet.sink.spans();
     assert_eq!(spans.len(), 5_001);
     assert!(all_ended(&spans));
-    fleet.spans.flush(Duration::from_secs(10)).await;
-    assert_eq!(fleet.spans.statistics().deferred, 0);
+    let statistics = fleet.spans.flush(Duration::from_secs(10)).await;
+    assert_eq!((statistics.recorded, statistics.delivered, statistics.deferred), (5_001, 5_001, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_courier_that_gives_up_names_what_is_lost() {
+    let sink = MemorySink::new();
+    let spans = DurableSpans::new(sink.clone()).courier_patience(Duration::from_secs(1));
+    let fleet = Fleet::with("gives-up", spans, sink, Default::default()).await;
+    fleet.sink.fail_with(|_| Some(SinkError::retryable("down")));
+    let error = while_running(worker(&fleet, &fleet.spans), async {
+        let start = fleet.client.start_workflow(Quiet::run, 2, fleet.start_options());
+        let handle = start.await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        assert_ne!(fleet.spans.breaker(), BreakerState::Closed);
+        let history = fleet.history(handle.info().workflow_id.as_str(), None);
+        let started = couriers(&history.into_events().await.unwrap());
+        end_of(&fleet.client, &started[0]).await.unwrap_err()
+    })
+    .await;
+    let error = format!("{error:?}");
+    assert!(error.contains("gave up, 3 spans are lost: Quiet "), "{error}");
+    assert!(error.contains(", step "), "{error}");
+    let statistics = fleet.spans.flush(Duration::from_secs(10)).await;
+    assert_eq!(statistics.dropped[&DropReason::Expired], 3);
+    assert_eq!((statistics.recorded, statistics.delivered, statistics.deferred), (3, 0, 0));
 }

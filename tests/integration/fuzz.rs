@@ -1,5 +1,6 @@
-//! Random workflows, under restarts, tiny caches, signals, updates and queries: every history
-//! replays with the same, more and no spans, and live spans are those of the replay.
+//! Random workflows, under restarts, tiny caches, signals, updates, queries and outages of the sink
+//! past their close: every history replays with the same, more and no spans, and live spans are
+//! those of the replay. Every third run meets outages, every fifth flushes by normal activities.
 //!
 //! `FUZZ_RUNS` sets how many (default 4), `FUZZ_SEED` the first seed (default 1); a failure names
 //! the seed of its run. `FUZZ_KEEP` names a folder that keeps the histories. Caches of 0, 3 and 5 only in a release build:
@@ -7,7 +8,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use durable_spans::{DurableSpans, FlushPolicy, MemorySink, Span, WorkflowSpans};
+use durable_spans::{DurableSpans, FlushPolicy, MemorySink, SinkError, Span, WorkflowSpans};
 use futures::FutureExt;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,7 @@ use temporalio_sdk::{
 };
 
 use crate::{
+    couriers::{couriers, until_ended},
     harness::{Fleet, LIMIT, all_ended, facts, of_workflow, replayed_spans, tree, while_running},
     workflows::{Ship, Work, quickly},
 };
@@ -209,11 +211,16 @@ async fn random_workflows_replay_with_the_same_more_and_no_spans() {
     }
 }
 
-async fn one_run(seed: u64) {
+/// Returns the history as JSON.
+pub(crate) async fn one_run(seed: u64) -> Vec<u8> {
     let mut random = SmallRng::seed_from_u64(seed);
     let program = Step::InSequence((0..4).map(|_| Step::random(&mut random, 2)).collect());
-    let policy =
+    let mut policy =
         FlushPolicy::new().operations(random.random_range(2..12)).linger(Duration::from_secs(1));
+    if seed.is_multiple_of(5) {
+        policy = policy.by_activity();
+    }
+    let outages = seed.is_multiple_of(3);
     let sink = MemorySink::new();
     let spans = DurableSpans::new(sink.clone()).flush_policy(policy);
     let fleet = Fleet::with("fuzz", spans, sink, Default::default()).await;
@@ -243,7 +250,19 @@ async fn one_run(seed: u64) {
             true => LIMIT,
             false => Duration::from_millis(random.random_range(50..1500)),
         };
+        let mut weather = SmallRng::seed_from_u64(random.random());
         done = while_running(worker(cache), async {
+            let changes = async {
+                if !outages {
+                    return std::future::pending::<()>().await;
+                }
+                loop {
+                    let down = weather.random_bool(0.6);
+                    fleet.sink.fail_with(move |_| down.then(|| SinkError::retryable("down")));
+                    let pause = Duration::from_millis(weather.random_range(20..600));
+                    tokio::time::sleep(pause).await;
+                }
+            };
             let ended = handle.get_result(WorkflowGetResultOptions::default());
             let disturb = async {
                 for poke in 0..pokes {
@@ -263,20 +282,29 @@ async fn one_run(seed: u64) {
             tokio::select! {
                 result = ended => { result.unwrap(); true }
                 () = disturb => false,
+                () = changes => false,
                 () = tokio::time::sleep(patience) => false,
             }
         })
         .await;
     }
-    let statistics = fleet.spans.flush(Duration::from_secs(10)).await;
+    fleet.sink.fail_with(|_| None);
+    let couriers = couriers(&fleet.events(&handle.info().workflow_id).await);
+    while_running(worker(1000), async {
+        for courier in &couriers {
+            until_ended(&fleet.client, courier).await;
+        }
+    })
+    .await;
+    let statistics = fleet.spans.flush(Duration::from_secs(40)).await;
     assert_eq!((statistics.deferred, statistics.dropped_total()), (0, 0), "seed {seed}");
     let live = of_workflow(&fleet.sink.spans());
     assert!(all_ended(&live), "seed {seed}");
 
     let history = || fleet.history(handle.info().workflow_id.as_str(), None);
+    let json = history().to_json().await.unwrap();
     if let Ok(folder) = std::env::var("FUZZ_KEEP") {
-        let json = history().to_json().await.unwrap();
-        std::fs::write(format!("{folder}/{seed}.json"), json).unwrap();
+        std::fs::write(format!("{folder}/{seed}.json"), &json).unwrap();
     }
     let replayed = replayed_spans(history(), |options| {
         options.register_workflow::<Random>().unwrap();
@@ -306,6 +334,7 @@ async fn one_run(seed: u64) {
         let replay = WorkflowReplayer::new(options).unwrap().replay_workflow(history()).await;
         replay.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
     }
+    json
 }
 
 /// Whether the span was recorded by a child workflow, not by the run itself.

@@ -168,7 +168,7 @@ async fn a_value_of_five_megabytes_and_a_full_buffer_harm_no_run_and_are_told() 
     // "large", 14 steps and the root, of which 10 and the root fit.
     assert_eq!(counts(&statistics), (16, 11, 0, 5));
     assert_eq!(statistics.dropped[&DropReason::BufferFull], 5);
-    assert_eq!(named(&spans, "Large").metadata["durable_spans.dropped"], 5);
+    assert_eq!(named(&spans, "Large").metadata["durable_spans.dropped"]["buffer_full"], 5);
     let large = named(&spans, "large");
     assert!(large.input["text"].as_str().unwrap().ends_with("(truncated, 5000002 bytes)"));
     assert_eq!(large.metadata["truncated"], serde_json::json!(["input.text"]));

@@ -1,11 +1,15 @@
 //! Carries the last spans of a run past its close, while the sink is down.
 #![expect(missing_docs, reason = "the constants that the workflow macros generate have none")]
 
-use std::{io::Read, io::Write, time::Duration};
+use std::{
+    io::{Read, Write},
+    rc::Rc,
+    time::Duration,
+};
 
 use durable_spans_model::{InvalidSpan, Span};
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use temporalio_workflow::{
     LocalActivityOptions, RetryPolicy, WorkflowContext, WorkflowResult,
     common::{
@@ -15,7 +19,7 @@ use temporalio_workflow::{
     workflow, workflow_methods,
 };
 
-use crate::flush::FlushGroup;
+use crate::flush::{Acknowledgement, FlushGroup};
 
 /// Workflow type of the courier. It is in histories, so it may never change.
 pub const COURIER_WORKFLOW: &str = "durable_spans.courier";
@@ -27,14 +31,15 @@ pub const DELIVER_ACTIVITY: &str = "durable_spans.deliver";
 /// that takes.
 pub const FREIGHT_BYTES: usize = 1_000_000;
 
-/// The most that a courier may carry, compressed. Temporal refuses payloads over 2 MiB, and the
+/// The most that one command may carry, compressed. Temporal refuses payloads over 2 MiB, and the
 /// user's codec may add to this.
 const MAX_PACKED_BYTES: usize = 1_400_000;
 
-/// How long a courier tries.
-const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The most that one command may carry, before compression: what a worker unpacks at once.
+const MAX_UNPACKED_BYTES: usize = 8_000_000;
 
-/// Between the tries of a courier: from this, doubling, up to [`LONGEST_PAUSE`].
+/// Between the tries of a courier: from this, doubling, up to [`LONGEST_PAUSE`]. In histories, so
+/// these may never change.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
@@ -55,7 +60,7 @@ pub struct Freight {
 
 impl Freight {
     /// As the input of a courier: compressed JSON, which the user's payload codec will encode.
-    pub(crate) fn pack(&self) -> RawValue {
+    pub fn pack(&self) -> RawValue {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         let json = serde_json::to_vec(self).expect("strings and numbers always make JSON");
         gzip.write_all(&json).expect("a buffer takes every byte");
@@ -64,7 +69,7 @@ impl Freight {
         RawValue::new(vec![Payload { metadata: [encoding].into(), data, ..Payload::default() }])
     }
 
-    /// Reads the input of a courier.
+    /// Reads the input of a courier, or of its activity.
     ///
     /// # Errors
     ///
@@ -77,13 +82,68 @@ impl Freight {
         serde_json::from_slice(&json).map_err(|_| unreadable())
     }
 
+    /// A packed freight, and behind it something in JSON.
+    pub(crate) fn with_note(freight: &RawValue, note: &impl Serialize) -> RawValue {
+        let data = serde_json::to_vec(note).unwrap_or_default();
+        let encoding = ("encoding".to_owned(), b"json/plain".to_vec());
+        let note = Payload { metadata: [encoding].into(), data, ..Payload::default() };
+        let mut input = freight.clone();
+        input.payloads.push(note);
+        input
+    }
+
+    /// What is behind the freight in the input of an activity.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there.
+    pub fn note<T: DeserializeOwned>(input: &RawValue) -> Result<T, InvalidSpan> {
+        let payload = input.payloads.get(1).map(|payload| payload.data.as_slice());
+        serde_json::from_slice(payload.unwrap_or_default())
+            .map_err(|_| InvalidSpan::new("packed spans", "come without the note about them"))
+    }
+
+    /// Packs the first groups, as many as one command may carry. Returns how many bytes of JSON are
+    /// left, too. A group that is too large alone is passed over.
+    pub(crate) fn pack_first(
+        run_id: &str,
+        groups: &[Rc<FlushGroup>],
+    ) -> (RawValue, Vec<Acknowledgement>, usize) {
+        let mut fitting = Vec::new();
+        let (mut bytes, mut left) = (0, 0);
+        for group in groups {
+            let size: usize = group.spans.iter().map(json_len).sum();
+            if size > MAX_PACKED_BYTES || bytes + size > MAX_UNPACKED_BYTES {
+                left += size;
+            } else {
+                bytes += size;
+                fitting.push((size, group));
+            }
+        }
+        let mut freight = Self {
+            run_id: run_id.to_owned(),
+            groups: fitting.iter().map(|(_, group)| FlushGroup::clone(group)).collect(),
+        };
+        loop {
+            let packed = freight.pack();
+            // One group alone fits, for compression adds next to nothing.
+            if packed_len(&packed) <= MAX_PACKED_BYTES || freight.groups.len() <= 1 {
+                let carried = freight.groups.iter().map(FlushGroup::acknowledgement).collect();
+                return (packed, carried, left);
+            }
+            let kept = freight.groups.len() / 2;
+            left += fitting.drain(kept..).map(|(size, _)| size).sum::<usize>();
+            freight.groups.truncate(kept);
+        }
+    }
+
     /// Packs the groups for exactly `couriers` couriers. Replay takes the number from history while
     /// the spans come from today's code, so some may carry nothing, and what would be too large
     /// for its courier is given back as lost.
     pub(crate) fn pack_for(
         couriers: u32,
         run_id: &str,
-        groups: &[std::rc::Rc<FlushGroup>],
+        groups: &[Rc<FlushGroup>],
     ) -> (Vec<RawValue>, Vec<Span>) {
         let couriers = couriers as usize;
         let total: usize = groups.iter().flat_map(|group| &group.spans).map(json_len).sum();
@@ -99,7 +159,7 @@ impl Freight {
             }
             for (courier, spans) in parts.into_iter().enumerate() {
                 if !spans.is_empty() {
-                    freights[courier].push(FlushGroup::new(group.flush, spans));
+                    freights[courier].push(group.part(spans));
                 }
             }
         }
@@ -108,14 +168,13 @@ impl Freight {
             let mut freight = Self { run_id: run_id.to_owned(), groups };
             loop {
                 let packed = freight.pack();
-                let bytes: usize = packed.payloads.iter().map(|payload| payload.data.len()).sum();
-                if bytes <= MAX_PACKED_BYTES {
+                if packed_len(&packed) <= MAX_PACKED_BYTES {
                     return packed;
                 }
                 for group in &mut freight.groups {
-                    let kept = group.spans.len() / 2;
-                    lost.extend(group.spans.split_off(kept));
-                    *group = FlushGroup::new(group.flush, std::mem::take(&mut group.spans));
+                    let (kept, rest) = group.spans.split_at(group.spans.len() / 2);
+                    lost.extend_from_slice(rest);
+                    *group = group.part(kept.to_vec());
                 }
                 freight.groups.retain(|group| !group.spans.is_empty());
             }
@@ -124,7 +183,11 @@ impl Freight {
     }
 }
 
-fn json_len(span: &Span) -> usize {
+fn packed_len(packed: &RawValue) -> usize {
+    packed.payloads.iter().map(|payload| payload.data.len()).sum()
+}
+
+pub(crate) fn json_len(span: &Span) -> usize {
     serde_json::to_vec(span).map_or(0, |json| json.len())
 }
 
@@ -138,7 +201,7 @@ pub struct Courier;
 
 #[workflow_methods]
 impl Courier {
-    /// Delivers, for seven days if need be.
+    /// Delivers, for days if need be.
     #[run(name = COURIER_WORKFLOW)]
     pub async fn run(ctx: &mut WorkflowContext<Self>, freight: RawValue) -> WorkflowResult<()> {
         let mut pause = FIRST_PAUSE;
@@ -151,12 +214,13 @@ impl Courier {
                 .schedule_to_close_timeout(LONGEST_TRY)
                 .retry_policy(once)
                 .build();
-            let delivery = ctx.execute_local_activity(Deliver, freight.clone(), options).await;
-            if matches!(delivery, Ok(true)) {
-                return Ok(());
-            }
-            if waited >= PATIENCE {
-                break;
+            let input = Freight::with_note(&freight, &Try { waited_s: waited.as_secs() });
+            // How long to be patient is decided there, so that it is an option of today's worker
+            // and yet the same in replay.
+            match ctx.execute_local_activity(Deliver, input, options).await {
+                Ok(Delivery::Done) => return Ok(()),
+                Ok(Delivery::GiveUp) => break,
+                Ok(Delivery::Later) | Err(_) => {}
             }
             ctx.timer(pause).await;
             waited += pause;
@@ -170,6 +234,25 @@ impl Courier {
     }
 }
 
+/// What the activity of a courier says of one try. In histories, so it may never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// The sink has confirmed everything.
+    Done,
+    /// The courier shall try again.
+    Later,
+    /// The courier has tried for long enough.
+    GiveUp,
+}
+
+/// What a courier tells its activity besides the freight.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Try {
+    /// Seconds that the courier has waited between its tries so far.
+    pub waited_s: u64,
+}
+
 /// What is lost when a courier gives up, by number and name.
 fn loss(freight: &RawValue) -> String {
     let groups = Freight::unpack(freight).map(|freight| freight.groups).unwrap_or_default();
@@ -180,13 +263,12 @@ fn loss(freight: &RawValue) -> String {
     format!("gave up, {} spans are lost: {}{more}", spans.len(), named.join(", "))
 }
 
-/// How the courier names the activity that delivers. The activity half registers it. Its output
-/// says whether the sink has confirmed everything.
+/// How the courier names the activity that delivers. The activity half registers it.
 struct Deliver;
 
 impl ActivityDefinition for Deliver {
     type Input = RawValue;
-    type Output = bool;
+    type Output = Delivery;
 
     fn name(&self) -> &str {
         DELIVER_ACTIVITY
@@ -195,8 +277,6 @@ impl ActivityDefinition for Deliver {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
-
     use super::*;
     use durable_spans_model::{SpanId, Timestamp, TraceId};
 

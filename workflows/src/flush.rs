@@ -3,7 +3,7 @@ use std::{hash::Hasher, rc::Rc};
 use durable_spans_model::Span;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
-use temporalio_workflow::common::ActivityDefinition;
+use temporalio_workflow::common::{ActivityDefinition, data_converters::RawValue};
 
 /// Activity type of the flush activity. It is in the history of every traced run, so it may never
 /// change.
@@ -33,13 +33,23 @@ pub struct FlushGroup {
     pub flush: u32,
     /// [`digest`] of the spans.
     pub digest: u64,
+    /// The group that this is a part of, where couriers share one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<Acknowledgement>,
     /// Not empty.
     pub spans: Vec<Span>,
 }
 
 impl FlushGroup {
     pub(crate) fn new(flush: u32, spans: Vec<Span>) -> Self {
-        Self { flush, digest: digest(&spans), spans }
+        Self { flush, digest: digest(&spans), part_of: None, spans }
+    }
+
+    /// Some of the spans, as a group of their own.
+    pub(crate) fn part(&self, spans: Vec<Span>) -> Self {
+        let part_of = self.part_of.unwrap_or_else(|| self.acknowledgement());
+        let whole = spans.len() == self.spans.len();
+        Self { part_of: (!whole).then_some(part_of), ..Self::new(self.flush, spans) }
     }
 
     /// What an acknowledgement of this group says.
@@ -53,6 +63,19 @@ impl FlushGroup {
 /// A tuple, since it is in the history of the run and each byte counts.
 pub type Acknowledgement = (u32, u32, u64);
 
+/// What is told to the flush by a normal activity, besides the packed spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedFlush {
+    /// Whether the run is about to close.
+    pub closing: bool,
+    /// Spans that were over the limits of the run's buffer since the flush before.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Bytes of JSON that one command could not carry.
+    #[serde(default)]
+    pub left_bytes: usize,
+}
+
 /// The flush activity's answer. It is in the run's history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlushReply {
@@ -64,6 +87,9 @@ pub struct FlushReply {
     /// command each, so replay takes the number from here.
     #[serde(rename = "c", default, skip_serializing_if = "is_zero")]
     pub couriers: u32,
+    /// How many ended spans of the acknowledged groups the sink refused.
+    #[serde(rename = "r", default, skip_serializing_if = "is_zero")]
+    pub refused: u32,
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -83,6 +109,22 @@ pub fn digest(spans: &[Span]) -> u64 {
         hasher.write(if span.end_timestamp.is_some() { b"." } else { b":" });
     }
     hasher.finish()
+}
+
+/// Type of the normal activity that flushes for workers that may not reach the network. It is in
+/// the history of their runs, so it may never change.
+pub const FLUSH_PACKED_ACTIVITY: &str = "durable_spans.flush_packed";
+
+/// How the workflow half names that activity. The activity half registers it.
+pub(crate) struct FlushPacked;
+
+impl ActivityDefinition for FlushPacked {
+    type Input = RawValue;
+    type Output = FlushReply;
+
+    fn name(&self) -> &str {
+        FLUSH_PACKED_ACTIVITY
+    }
 }
 
 /// How the workflow half names the flush activity. The activity half registers it.
@@ -114,10 +156,12 @@ mod tests {
         spans[1].end_timestamp = Some(Timestamp::from_unix_ns(5));
         let ended = digest(&spans);
         assert_eq!((open, ended), (15_007_840_278_374_862_389, 4_245_206_448_106_531_844));
-        let mut reply = FlushReply { acknowledged: vec![(1, 2, 3)], couriers: 0 };
+        let mut reply = FlushReply { acknowledged: vec![(1, 2, 3)], ..FlushReply::default() };
         assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"a":[[1,2,3]]}"#);
         reply.couriers = 2;
         assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"a":[[1,2,3]],"c":2}"#);
+        reply.refused = 1;
+        assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"a":[[1,2,3]],"c":2,"r":1}"#);
         assert_eq!(serde_json::to_string(&FlushReply::default()).unwrap(), "{}");
         assert_eq!(serde_json::from_str::<FlushReply>(r#"{"later":1}"#).unwrap().acknowledged, []);
     }

@@ -9,25 +9,32 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::FusedFuture};
 use temporalio_workflow::{
-    ChildWorkflowCancellationType, ChildWorkflowOptions, LocalActivityOptions, ParentClosePolicy,
-    RetryPolicy, TimerOptions, WorkflowCancellationToken,
-    workflow_interceptors::WorkflowInterceptorContext,
+    ActivityCancellationType, ActivityOptions, ChildWorkflowCancellationType, ChildWorkflowOptions,
+    LocalActivityOptions, ParentClosePolicy, RetryPolicy, TimerOptions, WorkflowCancellationToken,
+    common::Priority, workflow_interceptors::WorkflowInterceptorContext,
 };
 
 use crate::{
     courier::{Courier, Freight},
-    flush::FlushSpans,
+    flush::{FlushPacked, FlushReply, FlushSpans},
     outcome::RunEnd,
     recorder::{Outcome, SpanRef},
     rule::{Due, Linger},
     run::Run,
 };
 
-/// The longest that the flush activity may hold a workflow task. Mid-run flushes only hand over and
-/// take milliseconds. The SDK does not count the wait for a free slot for local activities here.
+/// The longest that the flush activity may hold a workflow task, or the close of a run. Mid-run flushes
+/// only hand over and take milliseconds. The SDK does not count the wait for a free slot for local
+/// activities here.
 const LONGEST_FLUSH: Duration = Duration::from_millis(1_200);
+
+/// The longest that a flush by a normal activity may take while the run goes on. It holds nothing.
+const LONGEST_FLUSH_UNDER_WAY: Duration = Duration::from_secs(30);
+
+/// Temporal's lowest, by default.
+const LOWEST_PRIORITY: u32 = 5;
 
 /// Name of the random stream that names couriers.
 const COURIER_STREAM: &str = "durable-spans/courier";
@@ -94,17 +101,18 @@ pub(crate) async fn close(
             Outcome::Success
         }
     };
-    run.note_drops(root);
+    run.note_counts(root);
     run.end(root, outcome);
     run.end_all();
     run.begin_closing();
     let mut last = Box::pin(flush(run, ctx)).fuse();
     poll_fn(|cx| {
-        let _ = last.poll_unpin(cx);
+        let done = last.poll_unpin(cx).is_ready() || last.is_terminated();
         if let Poll::Ready(never) = flusher.as_mut().poll(cx) {
             match never {}
         }
-        if run.flushes_in_flight() > 0 { Poll::Pending } else { Poll::Ready(()) }
+        // Normal activities that still flush are left alone: the last flush carried the same.
+        if done && run.flushes_in_flight() == 0 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     run.end_all();
@@ -112,6 +120,13 @@ pub(crate) async fn close(
 }
 
 async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
+    // History tells whether the second follows the first.
+    if !run.flushes_by_activity() || !flush_by_activity(run, ctx).await {
+        flush_locally(run, ctx).await;
+    }
+}
+
+async fn flush_locally(run: &Run, ctx: &WorkflowInterceptorContext) {
     let request = run.begin_flush();
     let (closing, groups) = (request.closing, request.groups.clone());
     let options = LocalActivityOptions::builder()
@@ -124,12 +139,7 @@ async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
         ctx.execute_local_activity(FlushSpans, request, options)
     };
     match activity.await {
-        Ok(reply) => {
-            run.acknowledge(&reply);
-            if reply.couriers > 0 {
-                send_couriers(run, ctx, reply.couriers).await;
-            }
-        }
+        Ok(reply) => settle(run, ctx, &reply).await,
         Err(error) => {
             if !ctx.is_replaying() {
                 let spans: usize = groups.iter().map(|group| group.spans.len()).sum();
@@ -144,18 +154,59 @@ async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
     run.end_flush();
 }
 
+/// Flushes by a normal activity. Returns whether that settles it: if it fails while the run goes
+/// on, the spans wait for the next flush, but at the close they cannot.
+async fn flush_by_activity(run: &Run, ctx: &WorkflowInterceptorContext) -> bool {
+    let closing = run.is_closing();
+    let packed = run.begin_packed_flush();
+    let longest = if closing { LONGEST_FLUSH } else { LONGEST_FLUSH_UNDER_WAY };
+    let mut options = ActivityOptions::with_schedule_to_close_timeout(longest)
+        .retry_policy(once())
+        .cancellation_type(ActivityCancellationType::Abandon)
+        .cancellation_token(WorkflowCancellationToken::new())
+        .do_not_eagerly_execute(true)
+        .build();
+    options.task_queue = run.egress();
+    let activity = {
+        let _own = run.own_commands();
+        ctx.execute_activity(FlushPacked, packed.input.clone(), options)
+    };
+    let result = activity.await;
+    run.end_packed_flush(&packed);
+    match result {
+        Ok(reply) => settle(run, ctx, &reply).await,
+        Err(error) => {
+            if !ctx.is_replaying() {
+                let workflow_id = run.workflow_id();
+                tracing::warn!(workflow_id, closing, %error, "a flush by an activity failed");
+            }
+            return !closing;
+        }
+    }
+    true
+}
+
+async fn settle(run: &Run, ctx: &WorkflowInterceptorContext, reply: &FlushReply) {
+    run.acknowledge(reply);
+    if reply.couriers > 0 {
+        send_couriers(run, ctx, reply.couriers).await;
+    }
+}
+
 /// Starts couriers one after the other, since each start may carry a megabyte of a command. Their
 /// start is awaited, for an abandoned child that has not started when its parent closes never
 /// does; their end is not.
 async fn send_couriers(run: &Run, ctx: &WorkflowInterceptorContext, couriers: u32) {
     for freight in run.freights(couriers) {
         let id: u128 = ctx.random_stream(COURIER_STREAM).random();
-        let options = ChildWorkflowOptions::builder()
+        let mut options = ChildWorkflowOptions::builder()
             .workflow_id(format!("durable-spans-courier-{id:032x}"))
             .parent_close_policy(ParentClosePolicy::Abandon)
             .cancel_type(ChildWorkflowCancellationType::Abandon)
             .cancellation_token(WorkflowCancellationToken::new())
             .build();
+        options.task_queue = run.egress();
+        options.priority = Some(last());
         let start = {
             let _own = run.own_commands();
             ctx.start_child_workflow(Courier::run, freight.clone(), options)
@@ -182,6 +233,13 @@ fn arm(
         TimerOptions::builder(period).cancellation_token(WorkflowCancellationToken::new()).build();
     let _own = run.own_commands();
     ctx.timer(options)
+}
+
+/// Couriers come after whatever else waits in the task queue.
+fn last() -> Priority {
+    let mut priority = Priority::default();
+    priority.priority_key = Some(LOWEST_PRIORITY);
+    priority
 }
 
 fn once() -> RetryPolicy {

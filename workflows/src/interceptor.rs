@@ -6,9 +6,11 @@ use std::{
     task::Poll,
 };
 
-use durable_spans_model::{HEADER, RULE_VERSION, SpanType, Timestamp, TraceContext};
+use durable_spans_model::{
+    HEADER, RULE_VERSION, SpanId, SpanType, TRACER_HEADER, Timestamp, TraceContext, TraceParent,
+};
 use temporalio_workflow::{
-    TimerResult, WorkflowContextView,
+    ParentClosePolicy, TimerResult, WorkflowContextView,
     workflow_interceptors::{
         CancelExternalWorkflowInput, CancelExternalWorkflowResult,
         CancellableWorkflowOutboundFuture, ChildWorkflowOutboundResult, ContinueAsNewInput,
@@ -35,6 +37,8 @@ use crate::{
     timetable::Timetable,
 };
 
+type Headers = Vec<(String, header::Payload)>;
+
 type CancellableNext<I, T> = WorkflowNext<'static, I, CancellableWorkflowOutboundFuture<T>>;
 
 /// How runs are recorded: makes the workflow interceptor, for a worker or for replay.
@@ -51,6 +55,8 @@ type CancellableNext<I, T> = WorkflowNext<'static, I, CancellableWorkflowOutboun
 pub struct WorkflowTracing {
     timetable: Timetable,
     limits: Limits,
+    egress: Option<String>,
+    timer_spans: bool,
     observer: Option<Observer>,
     last_resort: Option<LastResort>,
 }
@@ -72,6 +78,25 @@ impl WorkflowTracing {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Whether timers of the user's code have spans, from their start until they fire or are
+    /// cancelled. Default false. Changing it is no versioning event, but where the policy counts
+    /// buffered spans ([`when_buffered`](durable_spans_model::FlushPolicy::when_buffered)).
+    #[must_use]
+    pub fn timer_spans(mut self, wanted: bool) -> Self {
+        self.timer_spans = wanted;
+        self
+    }
+
+    /// Names the task queue of workers that reach the network, for a worker that does not: couriers
+    /// run there, and flushes of runs whose policy is
+    /// [`by_activity`](durable_spans_model::FlushPolicy::by_activity). Default: the run's own task
+    /// queue. Changing it is no versioning event.
+    #[must_use]
+    pub fn egress(mut self, task_queue: impl Into<String>) -> Self {
+        self.egress = Some(task_queue.into());
         self
     }
 
@@ -103,12 +128,14 @@ impl WorkflowTracing {
     pub fn interceptor(self) -> WorkflowInterceptorConstructor {
         WorkflowInterceptorConstructor::new(move |view: &WorkflowContextView| Interceptor {
             mode: Mode::of_run(view, &self),
+            timer_spans: self.timer_spans,
         })
     }
 }
 
 struct Interceptor {
     mode: Mode,
+    timer_spans: bool,
 }
 
 /// Decided once per run, from what is the same at each replay.
@@ -132,6 +159,7 @@ impl Mode {
         }
         let Some(policy) = tracing.timetable.policy_at(start_time) else { return Self::LeftAlone };
         let raw = view.raw();
+        let observed = header::observed_of_start(raw.headers.get(TRACER_HEADER));
         let context = header::of_start(
             view.workflow_id(),
             raw.headers.get(HEADER),
@@ -141,9 +169,10 @@ impl Mode {
         match context {
             Some(context) if !context.sampled => Self::Unsampled(context),
             context => {
+                let context = context.or_else(|| join(observed.as_ref()?));
                 let pinned = context.as_ref().and_then(|context| context.policy);
                 let policy = pinned.unwrap_or(policy);
-                if policy.rule_version() != RULE_VERSION {
+                if !policy.is_known() {
                     return Self::UnknownRule(policy.rule_version());
                 }
                 let start = StartFacts {
@@ -152,13 +181,17 @@ impl Mode {
                     run_id: view.run_id().to_owned(),
                     start_time,
                     continued: view.continued_from_run_id().is_some(),
+                    original_run_id: raw.original_execution_run_id.clone(),
+                    schedule_id: header::schedule_id(raw.search_attributes.as_ref()),
                     attempt: view.attempt(),
                     context,
+                    observed,
                     policy,
                 };
                 Self::Traced(Rc::new(Run::new(
                     start,
                     tracing.limits,
+                    tracing.egress.clone(),
                     tracing.observer.clone(),
                     tracing.last_resort.clone(),
                 )))
@@ -218,19 +251,30 @@ impl Interceptor {
     }
 }
 
+/// The trace of a run that an observability system's tracer has started.
+fn join(observed: &TraceParent) -> Option<TraceContext> {
+    let (trace_id, span_id) = observed.ids().ok()?;
+    Some(TraceContext::new(trace_id).under(span_id))
+}
+
 /// The span that the user's code is in, the root where the SDK kept no scope.
 fn current(run: &Rc<Run>, ctx: &WorkflowInterceptorContext) -> SpanRef {
     ctx.context_value::<ScopeKey>().map_or_else(|| run.begin(ctx), |scope| scope.current.clone())
 }
 
-/// The header for what `operation` starts.
-fn header_below(
-    run: &Run,
-    operation: &Operation,
-    starts_run: bool,
-) -> Option<(String, header::Payload)> {
-    let context = run.context_below(operation.span()?.id(), starts_run);
-    Some((HEADER.to_owned(), header::to_payload(&context)))
+/// The headers for what `operation` starts.
+fn headers_below(run: &Run, operation: &Operation, starts_run: bool) -> Headers {
+    operation.span().map_or_else(Vec::new, |span| headers_of(run, span.id(), starts_run))
+}
+
+/// The headers for what hangs under this span.
+fn headers_of(run: &Run, span: &SpanId, starts_run: bool) -> Headers {
+    let context = run.context_below(span, starts_run);
+    let mut headers = vec![(HEADER.to_owned(), header::to_payload(&context))];
+    if let Some(observed) = run.observed_below(span) {
+        headers.push((TRACER_HEADER.to_owned(), header::observed_to_payload(&observed)));
+    }
+    headers
 }
 
 /// Counts the resolution of a user's command when the user's code sees it, and looks at it.
@@ -288,7 +332,7 @@ impl WorkflowInterceptor for Interceptor {
             // A panic fails the workflow task, which is retried until an upgraded worker takes it.
             Mode::UnknownRule(version) => panic!(
                 "this run was started under version {version} of the flush rule, and this worker \
-                 knows version {RULE_VERSION} only: upgrade durable-spans on the worker"
+                 knows versions up to {RULE_VERSION} only: upgrade durable-spans on the worker"
             ),
         };
         WorkflowInterceptorFuture::new(async move {
@@ -364,13 +408,25 @@ impl WorkflowInterceptor for Interceptor {
 
     fn start_timer(
         &self,
-        _ctx: WorkflowInterceptorContext,
+        ctx: WorkflowInterceptorContext,
         input: StartTimerInput,
         next: CancellableNext<StartTimerInput, TimerResult>,
     ) -> CancellableWorkflowOutboundFuture<TimerResult> {
         let Some(run) = self.of_user() else { return next.run(input) };
         run.count_operation();
-        next.run(input).map(resolution(run, |_| {}))
+        if !self.timer_spans {
+            return next.run(input).map(resolution(run, |_| {}));
+        }
+        let parent = Parent::Here(current(run, &ctx));
+        let timer = Operation::start(run, &parent, "timer", SpanType::Standalone, "timer");
+        let ms = u64::try_from(input.options().duration.as_millis()).unwrap_or(u64::MAX);
+        timer.note("temporal.timer_ms", ms);
+        next.run(input).map(resolution(run, |result: &TimerResult| {
+            timer.finish(match result {
+                TimerResult::Fired => Outcome::Success,
+                TimerResult::Cancelled => Outcome::Canceled,
+            });
+        }))
     }
 
     fn schedule_activity(
@@ -384,7 +440,7 @@ impl WorkflowInterceptor for Interceptor {
             return next.run(input);
         };
         let activity = activity_span(run, &ctx, input.activity_type());
-        input.headers_mut().extend(header_below(run, &activity, false));
+        input.headers_mut().extend(headers_below(run, &activity, false));
         next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
     }
 
@@ -400,7 +456,7 @@ impl WorkflowInterceptor for Interceptor {
         };
         let activity = activity_span(run, &ctx, input.activity_type());
         activity.note("temporal.local", true);
-        input.headers_mut().extend(header_below(run, &activity, false));
+        input.headers_mut().extend(headers_below(run, &activity, false));
         next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
     }
 
@@ -418,7 +474,10 @@ impl WorkflowInterceptor for Interceptor {
         let parent = Parent::Here(current(&run, &ctx));
         let kind = SpanType::AgentWorkflow;
         let child = Operation::start(&run, &parent, input.workflow_type(), kind, "child_workflow");
-        input.headers_mut().extend(header_below(&run, &child, true));
+        if input.options().parent_close_policy == ParentClosePolicy::Abandon {
+            child.outlives_its_run();
+        }
+        input.headers_mut().extend(headers_below(&run, &child, true));
         next.run(input).map(move |started| {
             run.count_operation();
             match started {
@@ -447,8 +506,7 @@ impl WorkflowInterceptor for Interceptor {
             return next.run(input);
         };
         run.count_operation();
-        let context = run.context_below(current(run, &ctx).id(), false);
-        input.headers_mut().insert(HEADER.to_owned(), header::to_payload(&context));
+        input.headers_mut().extend(headers_of(run, current(run, &ctx).id(), false));
         next.run(input).map(resolution(run, |_| {}))
     }
 
@@ -473,9 +531,13 @@ impl WorkflowInterceptor for Interceptor {
         mut input: ContinueAsNewInput,
         next: WorkflowNext<'static, ContinueAsNewInput, ContinueAsNewResult>,
     ) -> ContinueAsNewResult {
-        let context = self.of_user().and_then(|run| run.context_of_next_run());
-        let header = context.map(|context| (HEADER.to_owned(), header::to_payload(&context)));
-        input.headers_mut().extend(header.or_else(|| self.unsampled_header()));
+        let chain_root = self.of_user().and_then(|run| Some((run, run.chain_root()?)));
+        match chain_root {
+            Some((run, chain_root)) => {
+                input.headers_mut().extend(headers_of(run, &chain_root, true));
+            }
+            None => input.headers_mut().extend(self.unsampled_header()),
+        }
         next.run(input)
     }
 }

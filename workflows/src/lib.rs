@@ -70,8 +70,13 @@ mod scope;
 mod span;
 mod timetable;
 
-pub use courier::{COURIER_WORKFLOW, Courier, DELIVER_ACTIVITY, FREIGHT_BYTES, Freight};
-pub use flush::{Acknowledgement, FLUSH_ACTIVITY, FlushGroup, FlushReply, FlushRequest, digest};
+pub use courier::{
+    COURIER_WORKFLOW, Courier, DELIVER_ACTIVITY, Delivery, FREIGHT_BYTES, Freight, Try,
+};
+pub use flush::{
+    Acknowledgement, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, FlushGroup, FlushReply, FlushRequest,
+    PackedFlush, digest,
+};
 pub use header::{EXPLICIT_CONTEXT, from_payload, to_payload};
 pub use interceptor::WorkflowTracing;
 pub use limits::Limits;

@@ -5,10 +5,11 @@ use std::{
 };
 
 use durable_spans_model::{
-    Seed, Span, SpanError, SpanId, SpanStatus, SpanType, Timestamp, TraceId,
+    Seed, Span, SpanError, SpanId, SpanStatus, SpanType, Timestamp, TraceId, TraceParent,
 };
 
 use crate::{
+    courier::json_len,
     flush::{Acknowledgement, FlushGroup},
     limits::Limits,
 };
@@ -65,14 +66,23 @@ pub(crate) struct Recorder {
     group_id: Option<String>,
     seed: Seed,
     limits: Limits,
+    marks: Marks,
+    /// Bytes of JSON per group, where groups must be small enough for a command each.
+    group_bytes: Option<usize>,
     next_sequence: u64,
     open: BTreeMap<u64, OpenSpan>,
     /// Ended, in no flush yet, in order of ending.
     ended: VecDeque<(u64, Span)>,
     ended_bytes: usize,
+    /// All that ended since the last flush, be they over the limits.
+    ended_since_flush: usize,
+    /// Ended spans in the groups that were acknowledged.
+    acknowledged: u64,
+    /// Of these, how many the sink refused.
+    refused: u64,
     /// Spans that were over the limits of the buffer: in all, and since the last flush.
-    dropped: u64,
-    newly_dropped: u64,
+    over_limit: u64,
+    newly_over_limit: u64,
     unacknowledged: Vec<Rc<FlushGroup>>,
     flushes: u32,
     /// How many spans of each name began under the root. Message handlers begin theirs before or
@@ -82,10 +92,41 @@ pub(crate) struct Recorder {
     outside: BTreeMap<(Option<SpanId>, Cow<'static, str>), u64>,
 }
 
+/// What each span of a run is marked with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Marks {
+    /// Where the run's starter stood in an observability trace.
+    pub(crate) observed: Option<TraceParent>,
+    /// The run, where it goes on with what another one began (a reset): tells their spans apart.
+    pub(crate) run_id: Option<String>,
+}
+
+/// What became of the spans of a run, as far as the run knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SpanCounts {
+    /// All that began.
+    pub(crate) recorded: u64,
+    /// Ended, and confirmed by the sink.
+    pub(crate) delivered: u64,
+    /// Refused by the sink.
+    pub(crate) refused: u64,
+    /// Over the limits of the buffer.
+    pub(crate) over_limit: u64,
+}
+
+impl SpanCounts {
+    /// Still in the run, or on their way.
+    pub(crate) fn deferred(&self) -> u64 {
+        let Self { recorded, delivered, refused, over_limit } = self;
+        recorded.saturating_sub(delivered + refused + over_limit)
+    }
+}
+
 #[derive(Debug)]
 struct OpenSpan {
     span: Span,
     announced: bool,
+    outlives: bool,
     /// How many children of each name began: tells equal ones apart.
     children: BTreeMap<Cow<'static, str>, u64>,
 }
@@ -96,18 +137,25 @@ impl Recorder {
         group_id: Option<String>,
         seed: Seed,
         limits: Limits,
+        marks: Marks,
+        group_bytes: Option<usize>,
     ) -> Self {
         Self {
             trace_id,
             group_id,
             seed,
             limits,
+            marks,
+            group_bytes,
             next_sequence: 0,
             open: BTreeMap::new(),
             ended: VecDeque::new(),
             ended_bytes: 0,
-            dropped: 0,
-            newly_dropped: 0,
+            ended_since_flush: 0,
+            acknowledged: 0,
+            refused: 0,
+            over_limit: 0,
+            newly_over_limit: 0,
             unacknowledged: Vec::new(),
             flushes: 0,
             under_root: BTreeMap::new(),
@@ -135,9 +183,15 @@ impl Recorder {
         span.span_type = span_type;
         span.parent_id = parent_id.cloned();
         span.group_id.clone_from(&self.group_id);
+        if let Some(observed) = &self.marks.observed {
+            span.set_observed(observed);
+        }
+        if let Some(run_id) = &self.marks.run_id {
+            span.metadata.insert("temporal.run_id".into(), run_id.as_str().into());
+        }
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let open = OpenSpan { span, announced: false, children: BTreeMap::new() };
+        let open = OpenSpan { span, announced: false, outlives: false, children: BTreeMap::new() };
         self.open.insert(sequence, open);
         SpanRef { sequence, id }
     }
@@ -149,49 +203,60 @@ impl Recorder {
         }
     }
 
+    /// Says that the span's work goes on when nobody waits for it: that is no cancellation.
+    pub(crate) fn outlive(&mut self, span: &SpanRef) {
+        if let Some(open) = self.open.get_mut(&span.sequence) {
+            open.outlives = true;
+        }
+    }
+
     /// Ends a span, never before it started. Ending it again does nothing.
     pub(crate) fn end(&mut self, span: &SpanRef, outcome: Outcome, at: Timestamp) {
-        if let Some(OpenSpan { span: mut ended, .. }) = self.open.remove(&span.sequence) {
-            finish(&mut ended, outcome, at);
-            self.keep(span.sequence, ended);
+        if let Some(ended) = self.open.remove(&span.sequence) {
+            self.keep(span.sequence, finished(ended, outcome, at));
         }
     }
 
     /// Ends every span that is still open as abandoned.
     pub(crate) fn end_all(&mut self, at: Timestamp) {
-        for (sequence, OpenSpan { mut span, .. }) in std::mem::take(&mut self.open) {
-            finish(&mut span, Outcome::Abandoned, at);
-            self.keep(sequence, span);
+        for (sequence, open) in std::mem::take(&mut self.open) {
+            self.keep(sequence, finished(open, Outcome::Abandoned, at));
         }
     }
 
-    /// Spans that were over the limits of the buffer, so far.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped
+    /// What became of the spans so far.
+    pub(crate) fn counts(&self) -> SpanCounts {
+        SpanCounts {
+            recorded: self.next_sequence,
+            delivered: self.acknowledged.saturating_sub(self.refused),
+            refused: self.refused,
+            over_limit: self.over_limit,
+        }
     }
 
-    /// How many of them since the last call.
-    pub(crate) fn take_newly_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.newly_dropped)
+    /// Spans that were over the limits of the buffer since the last call.
+    pub(crate) fn take_newly_over_limit(&mut self) -> u64 {
+        std::mem::take(&mut self.newly_over_limit)
     }
 
     /// Puts an ended span into the buffer. The root always fits: it tells what did not.
     fn keep(&mut self, sequence: u64, mut span: Span) {
+        self.ended_since_flush += 1;
         let bytes = self.limits.cut(&mut span);
         let full = self.ended.len() >= self.limits.buffer_spans
             || self.ended_bytes + bytes > self.limits.buffer_bytes;
         if full && sequence != ROOT {
-            self.dropped += 1;
-            self.newly_dropped += 1;
+            self.over_limit += 1;
+            self.newly_over_limit += 1;
             return;
         }
         self.ended_bytes += bytes;
         self.ended.push_back((sequence, span));
     }
 
-    /// Ended spans that no flush has carried yet.
+    /// Spans that ended since the last flush. Whatever the limits of today, for a flush may depend on it.
     pub(crate) fn buffered(&self) -> usize {
-        self.ended.len()
+        self.ended_since_flush
     }
 
     /// Spans in flushes that nobody has acknowledged.
@@ -200,12 +265,13 @@ impl Recorder {
         self.unacknowledged.iter().map(|group| group.spans.len()).sum()
     }
 
-    /// Begins a flush: a group of what no flush has carried yet, after all groups that are still
+    /// Begins a flush: a group (or several, where they must be small) of what no flush has carried yet, after all groups that are still
     /// unacknowledged. Returns the number of the flush, too.
     pub(crate) fn begin_flush(&mut self) -> (u32, Vec<Rc<FlushGroup>>) {
         self.flushes += 1;
         let mut spans: Vec<(u64, Span)> = self.ended.drain(..).collect();
         self.ended_bytes = 0;
+        self.ended_since_flush = 0;
         for (sequence, open) in &mut self.open {
             if !std::mem::replace(&mut open.announced, true) {
                 let mut span = open.span.clone();
@@ -214,18 +280,26 @@ impl Recorder {
             }
         }
         spans.sort_by_key(|(sequence, _)| *sequence);
-        if !spans.is_empty() {
-            let spans = spans.into_iter().map(|(_, span)| span).collect();
-            self.unacknowledged.push(Rc::new(FlushGroup::new(self.flushes, spans)));
-        }
+        let spans = spans.into_iter().map(|(_, span)| span);
+        let groups = in_groups(spans, self.group_bytes.unwrap_or(usize::MAX));
+        self.unacknowledged
+            .extend(groups.into_iter().map(|spans| Rc::new(FlushGroup::new(self.flushes, spans))));
         (self.flushes, self.unacknowledged.clone())
     }
 
-    /// Forgets the groups that were acknowledged. An acknowledgement that does not fit the group
+    /// Forgets the groups that were acknowledged, `refused` of whose spans the sink refused. An acknowledgement that does not fit the group
     /// rebuilt here (another version of the user's code recorded other spans) is ignored, so that
     /// the group is sent again.
-    pub(crate) fn acknowledge(&mut self, acknowledged: &[Acknowledgement]) {
-        self.unacknowledged.retain(|group| !acknowledged.contains(&group.acknowledgement()));
+    pub(crate) fn acknowledge(&mut self, acknowledged: &[Acknowledgement], refused: u32) {
+        self.refused += u64::from(refused);
+        self.unacknowledged.retain(|group| {
+            let known = acknowledged.contains(&group.acknowledgement());
+            if known {
+                let ended = group.spans.iter().filter(|span| span.end_timestamp.is_some());
+                self.acknowledged += ended.count() as u64;
+            }
+            !known
+        });
     }
 
     /// Takes every group that is still unacknowledged: somebody else answers for it from here on.
@@ -255,23 +329,48 @@ impl Recorder {
     }
 }
 
+/// Groups of so many bytes of JSON, but of a span at least.
+fn in_groups(spans: impl Iterator<Item = Span>, most_bytes: usize) -> Vec<Vec<Span>> {
+    let mut groups: Vec<Vec<Span>> = Vec::new();
+    let mut bytes = 0;
+    for span in spans {
+        // The size is not worth knowing where it does not matter.
+        let size = if most_bytes == usize::MAX { 0 } else { json_len(&span) };
+        match groups.last_mut() {
+            Some(group) if bytes + size <= most_bytes => {
+                bytes += size;
+                group.push(span);
+            }
+            _ => {
+                bytes = size;
+                groups.push(vec![span]);
+            }
+        }
+    }
+    groups
+}
+
 /// The sequence of the root: it is the first span of a run.
 const ROOT: u64 = 0;
 
 /// `nth` counts in a range of its own where the parent is not open, so that no number comes twice.
 const OUTSIDE: u64 = 1 << 63;
 
-fn finish(span: &mut Span, outcome: Outcome, at: Timestamp) {
+fn finished(open: OpenSpan, outcome: Outcome, at: Timestamp) -> Span {
+    let OpenSpan { mut span, outlives, .. } = open;
     span.end_timestamp = Some(at.max(span.start_timestamp));
     match outcome {
         Outcome::Success => {}
         Outcome::Error(error) => span.set_error(error),
         Outcome::Canceled => span.status = SpanStatus::Canceled,
         Outcome::Abandoned => {
-            span.status = SpanStatus::Canceled;
+            if !outlives {
+                span.status = SpanStatus::Canceled;
+            }
             span.metadata.insert("temporal.abandoned".into(), true.into());
         }
     }
+    span
 }
 
 #[cfg(test)]
@@ -280,7 +379,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn recorder() -> Recorder {
-        Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"), Limits::new())
+        Recorder::new(
+            TraceId::from_bits(1),
+            None,
+            Seed::new(1, "w"),
+            Limits::new(),
+            Marks::default(),
+            None,
+        )
     }
 
     fn at(ns: i64) -> Timestamp {
@@ -373,12 +479,15 @@ mod tests {
             flushed(&groups),
             [group(1, &[("root", false), ("child", true)]), group(2, &[("late", true)])]
         );
-        recorder.acknowledge(&[groups[0].acknowledgement()]);
+        recorder.acknowledge(&[groups[0].acknowledgement()], 1);
         recorder.end(&root, Outcome::Success, at(4));
         assert_eq!(
             flushed(&recorder.begin_flush().1),
             [group(2, &[("late", true)]), group(3, &[("root", true)])]
         );
+        let counts = SpanCounts { recorded: 3, delivered: 0, refused: 1, over_limit: 0 };
+        assert_eq!(recorder.counts(), counts);
+        assert_eq!(counts.deferred(), 2);
     }
 
     #[test]
@@ -388,13 +497,11 @@ mod tests {
         recorder.end(&span, Outcome::Success, at(2));
         let (_, groups) = recorder.begin_flush();
         let (flush, count, digest) = groups[0].acknowledgement();
-        recorder.acknowledge(&[
-            (flush + 1, count, digest),
-            (flush, count + 1, digest),
-            (flush, count, digest ^ 1),
-        ]);
+        let others =
+            [(flush + 1, count, digest), (flush, count + 1, digest), (flush, count, digest ^ 1)];
+        recorder.acknowledge(&others, 0);
         assert_eq!(recorder.unacknowledged(), 1);
-        recorder.acknowledge(&[(flush, count, digest)]);
+        recorder.acknowledge(&[(flush, count, digest)], 0);
         assert_eq!(recorder.unacknowledged(), 0);
         assert!(recorder.begin_flush().1.is_empty());
     }
@@ -415,15 +522,22 @@ mod tests {
     #[test]
     fn what_is_over_the_limits_of_the_buffer_is_dropped_and_counted_but_never_the_root() {
         let limits = Limits::new().buffer_spans(3);
-        let mut recorder = Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"), limits);
+        let mut recorder = Recorder::new(
+            TraceId::from_bits(1),
+            None,
+            Seed::new(1, "w"),
+            limits,
+            Marks::default(),
+            None,
+        );
         let root = start(&mut recorder, None, "root");
         for _ in 0..5 {
             let step = start(&mut recorder, Some(&root), "step");
             recorder.end(&step, Outcome::Success, at(2));
         }
         recorder.end(&root, Outcome::Success, at(3));
-        assert_eq!(recorder.dropped(), 2);
-        assert_eq!((recorder.take_newly_dropped(), recorder.take_newly_dropped()), (2, 0));
+        assert_eq!(recorder.counts().over_limit, 2);
+        assert_eq!((recorder.take_newly_over_limit(), recorder.take_newly_over_limit()), (2, 0));
         let names: Vec<_> =
             recorder.begin_flush().1[0].spans.iter().map(|span| span.name.clone()).collect();
         assert_eq!(names, ["root", "step", "step", "step"]);
@@ -480,7 +594,7 @@ mod tests {
                         let taken = acknowledge.iter().take_while(|yes| **yes).count();
                         for group in groups.iter().take(taken) {
                             deliver(group);
-                            recorder.acknowledge(&[group.acknowledgement()]);
+                            recorder.acknowledge(&[group.acknowledgement()], 0);
                         }
                     }
                 }
@@ -488,7 +602,7 @@ mod tests {
             recorder.end_all(at(1_000));
             for group in recorder.begin_flush().1 {
                 deliver(&group);
-                recorder.acknowledge(&[group.acknowledgement()]);
+                recorder.acknowledge(&[group.acknowledgement()], 0);
             }
             prop_assert_eq!(recorder.unacknowledged() + recorder.buffered(), 0);
             prop_assert_eq!(delivered.len(), started);

@@ -7,23 +7,27 @@ use std::{
 };
 
 use durable_spans_model::{
-    FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId,
+    FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId, TraceParent,
 };
+use serde_json::{Map, Value};
 use temporalio_workflow::{
     common::data_converters::RawValue, workflow_interceptors::WorkflowInterceptorContext,
 };
 
 use crate::{
     courier::Freight,
-    flush::{FlushGroup, FlushReply, FlushRequest},
+    flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
     limits::Limits,
-    recorder::{Outcome, Parent, Recorder, SpanRef},
+    recorder::{Marks, Outcome, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
 };
 
 /// Names of the random streams that we draw from. Changing one changes ids of runs in flight.
 const SEED_STREAM: &str = "durable-spans";
 const PLACE_STREAMS: &str = "durable-spans/";
+
+/// So small that several groups fit into a command of a flush by a normal activity.
+const PACKED_GROUP_BYTES: usize = 256 * 1024;
 
 pub(crate) type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
 
@@ -36,6 +40,8 @@ pub(crate) type LastResort = Arc<dyn Fn(&str, &FlushGroup) + Send + Sync>;
 pub(crate) struct Run {
     start: StartFacts,
     limits: Limits,
+    /// Task queue of the workers that reach the network, where ours do not.
+    egress: Option<String>,
     observer: Option<Observer>,
     last_resort: Option<LastResort>,
     rule: RefCell<FlushRule>,
@@ -45,8 +51,17 @@ pub(crate) struct Run {
     /// points back to what holds us.
     ctx: RefCell<Option<WorkflowInterceptorContext>>,
     own_command: Cell<bool>,
+    /// Flushes by local activities that have not resolved.
     flushes_in_flight: Cell<u32>,
+    /// What flushes by normal activities carry at present.
+    carried: RefCell<Vec<Acknowledgement>>,
     closing: Cell<bool>,
+}
+
+/// What one normal activity is to deliver.
+pub(crate) struct Packed {
+    pub(crate) input: RawValue,
+    carried: Vec<Acknowledgement>,
 }
 
 /// What is known of a run when it starts, the same at each replay.
@@ -60,6 +75,11 @@ pub(crate) struct StartFacts {
     /// From 1; more if the workflow has a retry policy and failed before.
     pub(crate) attempt: u32,
     pub(crate) context: Option<TraceContext>,
+    /// Another one where the run is what a reset made of it.
+    pub(crate) original_run_id: String,
+    pub(crate) schedule_id: Option<String>,
+    /// Where the run's starter stood in an observability trace.
+    pub(crate) observed: Option<TraceParent>,
     pub(crate) policy: FlushPolicy,
 }
 
@@ -67,6 +87,7 @@ impl Run {
     pub(crate) fn new(
         start: StartFacts,
         limits: Limits,
+        egress: Option<String>,
         observer: Option<Observer>,
         last_resort: Option<LastResort>,
     ) -> Self {
@@ -74,6 +95,7 @@ impl Run {
             rule: RefCell::new(FlushRule::new(start.policy)),
             start,
             limits,
+            egress,
             observer,
             last_resort,
             recorder: RefCell::new(None),
@@ -81,6 +103,7 @@ impl Run {
             ctx: RefCell::new(None),
             own_command: Cell::new(false),
             flushes_in_flight: Cell::new(0),
+            carried: RefCell::new(Vec::new()),
             closing: Cell::new(false),
         }
     }
@@ -99,7 +122,9 @@ impl Run {
             }
             None => (seed.trace_id(), None, None),
         };
-        *self.recorder.borrow_mut() = Some(Recorder::new(trace_id, group_id, seed, self.limits));
+        let group_bytes = self.flushes_by_activity().then_some(PACKED_GROUP_BYTES);
+        *self.recorder.borrow_mut() =
+            Some(Recorder::new(trace_id, group_id, seed, self.limits, self.marks(), group_bytes));
         *self.ctx.borrow_mut() = Some(ctx.clone());
         let name = self.start.workflow_type.clone();
         let root = self
@@ -114,12 +139,34 @@ impl Run {
             if self.start.continued {
                 metadata.insert("temporal.continued".into(), true.into());
             }
+            if self.is_reset() {
+                let original = self.start.original_run_id.as_str();
+                metadata.insert("temporal.reset_of_run_id".into(), original.into());
+            }
+            if let Some(schedule) = &self.start.schedule_id {
+                metadata.insert("temporal.schedule_id".into(), schedule.as_str().into());
+            }
             if self.start.attempt > 1 {
                 metadata.insert("temporal.attempt".into(), self.start.attempt.into());
             }
         });
         *self.root.borrow_mut() = Some(root.clone());
         root
+    }
+
+    fn is_reset(&self) -> bool {
+        let StartFacts { run_id, original_run_id, .. } = &self.start;
+        !original_run_id.is_empty() && original_run_id != run_id
+    }
+
+    fn marks(&self) -> Marks {
+        let run_id = self.is_reset().then(|| self.start.run_id.clone());
+        Marks { observed: self.start.observed.clone(), run_id }
+    }
+
+    /// Where `span` stands in the observability trace that the run was started in, if any.
+    pub(crate) fn observed_below(&self, span: &SpanId) -> Option<TraceParent> {
+        Some(self.start.observed.as_ref()?.under(span))
     }
 
     /// Lets go of everything, so that whatever the users' guards do from here on has no effect.
@@ -158,13 +205,32 @@ impl Run {
         }
     }
 
-    /// Notes on the root what its run could not record.
-    pub(crate) fn note_drops(&self, root: &SpanRef) {
-        let dropped = self.recorder.borrow().as_ref().map_or(0, Recorder::dropped);
-        if dropped > 0 {
-            self.update(root, |span| {
-                span.metadata.insert("durable_spans.dropped".into(), dropped.into());
-            });
+    /// Notes on the root what became of the spans of its run, as far as that is known now:
+    /// `recorded = delivered + deferred + dropped`.
+    pub(crate) fn note_counts(&self, root: &SpanRef) {
+        let Some(counts) = self.recorder.borrow().as_ref().map(Recorder::counts) else { return };
+        let reasons = [("rejected", counts.refused), ("buffer_full", counts.over_limit)];
+        let dropped: Map<String, Value> = reasons
+            .into_iter()
+            .filter(|(_, spans)| *spans > 0)
+            .map(|(reason, spans)| (reason.to_owned(), spans.into()))
+            .collect();
+        self.update(root, |span| {
+            let mut note = |name: &str, value: Value| {
+                span.metadata.insert(format!("durable_spans.{name}"), value);
+            };
+            note("recorded", counts.recorded.into());
+            note("delivered", counts.delivered.into());
+            note("deferred", counts.deferred().into());
+            if !dropped.is_empty() {
+                note("dropped", dropped.into());
+            }
+        });
+    }
+
+    pub(crate) fn outlive(&self, span: &SpanRef) {
+        if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
+            recorder.outlive(span);
         }
     }
 
@@ -190,14 +256,13 @@ impl Run {
         }
     }
 
-    /// What the next run of the same chain needs to know. All runs of a chain hang, side by side,
+    /// What the next run of the same chain hangs under: all runs of a chain hang, side by side,
     /// under the root span of its first one.
-    pub(crate) fn context_of_next_run(&self) -> Option<TraceContext> {
-        let chain_root = match &self.start.context {
+    pub(crate) fn chain_root(&self) -> Option<SpanId> {
+        match &self.start.context {
             Some(context) if self.start.continued => context.span_id.clone(),
             _ => Some(self.root.borrow().as_ref()?.id().clone()),
-        };
-        Some(self.context_below(&chain_root?, true))
+        }
     }
 
     /// Counts an operation of the user's code, unless it is a command of ours.
@@ -238,29 +303,68 @@ impl Run {
         self.flushes_in_flight.get()
     }
 
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Whether flushes are normal activities. Pinned when the run started.
+    pub(crate) fn flushes_by_activity(&self) -> bool {
+        self.start.policy.is_by_activity()
+    }
+
+    pub(crate) fn egress(&self) -> Option<String> {
+        self.egress.clone()
+    }
+
+    /// Begins a flush by a local activity.
     pub(crate) fn begin_flush(&self) -> FlushRequest<Rc<FlushGroup>> {
         self.flushes_in_flight.set(self.flushes_in_flight.get() + 1);
+        let (groups, dropped) = self.take_groups();
+        FlushRequest { closing: self.closing.get(), dropped, groups }
+    }
+
+    pub(crate) fn end_flush(&self) {
+        self.flushes_in_flight.set(self.flushes_in_flight.get() - 1);
+    }
+
+    /// Begins a flush by a normal activity: what others carry is left to them, but for the last one.
+    pub(crate) fn begin_packed_flush(&self) -> Packed {
+        let (mut groups, dropped) = self.take_groups();
+        let closing = self.closing.get();
+        let mut in_flight = self.carried.borrow_mut();
+        if !closing {
+            groups.retain(|group| !in_flight.contains(&group.acknowledgement()));
+        }
+        let (freight, carried, left_bytes) = Freight::pack_first(&self.start.run_id, &groups);
+        in_flight.extend(&carried);
+        let note = PackedFlush { closing, dropped, left_bytes };
+        Packed { input: Freight::with_note(&freight, &note), carried }
+    }
+
+    pub(crate) fn end_packed_flush(&self, packed: &Packed) {
+        self.carried.borrow_mut().retain(|carried| !packed.carried.contains(carried));
+    }
+
+    /// All groups that nobody has acknowledged, with a new one of what was recorded since the last
+    /// call; and how many spans were over the limits since then.
+    fn take_groups(&self) -> (Vec<Rc<FlushGroup>>, u64) {
         self.rule.borrow_mut().flush_issued();
         let (flush, groups, dropped) = match self.recorder.borrow_mut().as_mut() {
             Some(recorder) => {
                 let (flush, groups) = recorder.begin_flush();
-                (flush, groups, recorder.take_newly_dropped())
+                (flush, groups, recorder.take_newly_over_limit())
             }
             None => (0, Vec::new(), 0),
         };
         self.observe(flush, &groups);
-        FlushRequest { closing: self.closing.get(), dropped, groups }
+        (groups, dropped)
     }
 
     /// Forgets what was acknowledged.
     pub(crate) fn acknowledge(&self, reply: &FlushReply) {
         if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
-            recorder.acknowledge(&reply.acknowledged);
+            recorder.acknowledge(&reply.acknowledged, reply.refused);
         }
-    }
-
-    pub(crate) fn end_flush(&self) {
-        self.flushes_in_flight.set(self.flushes_in_flight.get() - 1);
     }
 
     /// Packs what is unacknowledged for so many couriers. What would be too large for them goes to

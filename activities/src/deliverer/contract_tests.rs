@@ -43,7 +43,7 @@ fn open(id: u128) -> Span {
 }
 
 fn group(flush: u32, spans: Vec<Span>) -> FlushGroup {
-    FlushGroup { flush, digest: digest(&spans), spans }
+    FlushGroup { flush, digest: digest(&spans), part_of: None, spans }
 }
 
 #[tokio::test(start_paused = true)]

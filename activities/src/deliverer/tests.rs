@@ -26,7 +26,7 @@ fn spans(ids: impl IntoIterator<Item = u128>) -> Vec<Span> {
 }
 
 fn group(flush: u32, spans: Vec<Span>) -> FlushGroup {
-    FlushGroup { flush, digest: digest(&spans), spans }
+    FlushGroup { flush, digest: digest(&spans), part_of: None, spans }
 }
 
 /// Lets a batch through per permit, and remembers when each came.
@@ -208,6 +208,27 @@ async fn a_flush_that_comes_again_is_sent_once_and_acknowledged_by_its_digest() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn parts_of_a_flush_that_is_here_already_are_not_sent_again() {
+    let sink = MemorySink::new();
+    let deliverer = Deliverer::new(sink.clone());
+    let whole = group(1, spans(0..10));
+    deliverer.take_flush("run", vec![whole.clone()], WAIT).await;
+    let part = |ids| {
+        let part_of = Some(whole.acknowledgement());
+        vec![FlushGroup { part_of, ..group(1, spans(ids)) }]
+    };
+    for ids in [0..5, 5..10] {
+        let taken = deliverer.take_flush("run", part(ids), WAIT).await;
+        assert_eq!(taken.delivered.len(), 1);
+    }
+    assert_eq!((sink.batches(), deliverer.statistics().recorded), (vec![10], 10));
+    // Another process has never seen the whole.
+    let other = Deliverer::new(sink.clone());
+    other.take_flush("run", part(0..5), WAIT).await;
+    assert_eq!((sink.batches(), other.statistics().recorded), (vec![10, 5], 5));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flush_that_comes_again_with_other_data_is_sent_again_and_counted_once() {
     let sink = MemorySink::new();
     let deliverer = Deliverer::new(sink.clone());
@@ -343,16 +364,34 @@ fn answer() -> impl Strategy<Value = Answer> {
     ]
 }
 
+/// What a run does next: it hands over this many spans, closing or not; then time passes. Or the
+/// process is killed, and the next one gets from the runs what was not acknowledged.
+#[derive(Clone, Debug)]
+enum Event {
+    HandOver { spans: u128, closing: bool },
+    Crash,
+    Pass { ms: u64 },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (1..300u128, any::<bool>())
+            .prop_map(|(spans, closing)| Event::HandOver { spans, closing }),
+        1 => Just(Event::Crash),
+        3 => (0..3_000u64).prop_map(|ms| Event::Pass { ms }),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
-    /// Under a simulated clock: whatever the sink answers, the equation holds at each moment, every
-    /// span that is not refused arrives with its end, in order, and no close waits over its bound.
+    /// Under a simulated clock: whatever the sink answers and whenever the process dies, the
+    /// equation holds at each moment, every span that is not refused arrives with its end, in
+    /// order, no close waits over its bound, and none waits while the breaker is open.
     #[test]
     fn nothing_is_lost_whatever_the_sink_answers(
         answers in prop::collection::vec(answer(), 0..20),
-        // Spans, whether the run closes, and milliseconds until the next hand-over.
-        hand_overs in prop::collection::vec((1..300u128, any::<bool>(), 0..3_000u64), 1..12),
+        events in prop::collection::vec(event(), 1..20),
     ) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().start_paused(true).build().unwrap();
@@ -362,32 +401,51 @@ proptest! {
                 answers: Arc::new(Mutex::new(answers.into())),
                 ended: Arc::default(),
             };
-            let deliverer = Deliverer::new(sink.clone());
-            let holds = |statistics: &Statistics| {
+            let holds = |deliverer: &Deliverer| {
+                let statistics = deliverer.statistics();
                 let Statistics { recorded, delivered, deferred, .. } = statistics;
-                *recorded == delivered + deferred + statistics.dropped_total()
+                recorded == delivered + deferred + statistics.dropped_total()
             };
+            let mut deliverer = Deliverer::new(sink.clone());
             let mut next = 1u128;
-            for (run, (count, closing, pause_ms)) in hand_overs.into_iter().enumerate() {
-                let ids = next..next + count;
-                next += count;
-                let open = spans(ids.clone()).into_iter();
-                let open = open.map(|span| Span { end_timestamp: None, ..span }).collect();
-                let groups = vec![group(1, open), group(2, spans(ids))];
-                let wait = if closing { WAIT } else { Duration::ZERO };
-                let start = Instant::now();
-                deliverer.take_flush(&run.to_string(), groups, wait).await;
-                assert!(start.elapsed() <= wait);
-                assert!(holds(&deliverer.statistics()));
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-                assert!(holds(&deliverer.statistics()));
+            let mut unacknowledged: Vec<FlushGroup> = Vec::new();
+            for event in events {
+                match event {
+                    Event::HandOver { spans: count, closing } => {
+                        let ids = next..next + count;
+                        next += count;
+                        let open = spans(ids.clone()).into_iter();
+                        let open = open.map(|span| Span { end_timestamp: None, ..span }).collect();
+                        let flush = unacknowledged.len() as u32;
+                        unacknowledged.push(group(flush, open));
+                        unacknowledged.push(group(flush + 1, spans(ids)));
+                        let wait = if closing { WAIT } else { Duration::ZERO };
+                        let most = if deliverer.breaker() == BreakerState::Closed {
+                            wait
+                        } else {
+                            Duration::ZERO
+                        };
+                        let start = Instant::now();
+                        let taken =
+                            deliverer.take_flush("run", unacknowledged.clone(), wait).await;
+                        assert!(start.elapsed() <= most);
+                        unacknowledged
+                            .retain(|group| !taken.delivered.contains(&group.acknowledgement()));
+                    }
+                    Event::Crash => {
+                        deliverer.shared.lock().task.take().inspect(JoinHandle::abort);
+                        sink.ended.lock().unwrap().clear();
+                        deliverer = Deliverer::new(sink.clone());
+                    }
+                    Event::Pass { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+                }
+                assert!(holds(&deliverer));
             }
+            deliverer.take_flush("run", unacknowledged, Duration::ZERO).await;
             let statistics = deliverer.flush(Duration::from_secs(24 * 3600)).await;
-            assert!(holds(&statistics));
+            assert!(holds(&deliverer));
+            assert_eq!((statistics.deferred, deliverer.breaker()), (0, BreakerState::Closed));
             let unlucky = (next - 1) / 13;
-            assert_eq!(u128::from(statistics.recorded), next - 1);
-            assert_eq!(statistics.deferred, 0);
-            assert_eq!(u128::from(statistics.dropped_total()), unlucky);
             let stored = sink.memory.spans();
             assert_eq!(stored.len() as u128, next - 1 - unlucky);
             assert!(stored.iter().all(|span| span.end_timestamp.is_some()));

@@ -127,7 +127,7 @@ fn spans() -> Vec<Span> {
 
 fn group() -> FlushGroup {
     let spans = spans();
-    FlushGroup { flush: 1, digest: digest(&spans), spans }
+    FlushGroup { flush: 1, digest: digest(&spans), part_of: None, spans }
 }
 
 fn each_once() -> BTreeMap<String, usize> {
