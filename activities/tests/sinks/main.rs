@@ -6,6 +6,7 @@ mod faults;
 mod openai;
 mod opper;
 mod otlp;
+mod secrets;
 mod server;
 mod sgp;
 mod sgp_client;
