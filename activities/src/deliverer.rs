@@ -416,6 +416,8 @@ impl Shared {
             "spans dropped: the sink rejected some of a batch and does not say which"
         );
         self.settle(&items, None);
+        // These may be the ones that were stored.
+        rejected.iter().for_each(|item| self.lock().sent.insert(item.span.span()));
         self.settle(&rejected, Some(reason));
     }
 
