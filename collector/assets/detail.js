@@ -78,7 +78,7 @@ export class Detail {
     if (node.place === "pending") note("Its parent has not arrived. A run sends its spans when they end or when it flushes, so the parent may still be open or on its way; or its worker died before it could send it.", "warn");
     if (node.place === "cycle") note("The span is its own ancestor, so it has no place in the tree.", "bad");
     for (const lost of node.lost) note(`Attempt ${lost} left no span: it was lost with its worker. Temporal's history of the run tells when it was tried.`, "bad");
-    if (span.dropped) note(`The run recorded more than its limits allow, so ${count(span.dropped)} spans were dropped.`, "bad");
+    if (span.dropped) note(`${count(span.dropped)} spans of this run were dropped: over its limits (buffer_full) or refused by the sink (rejected).`, "bad");
     if (span.abandoned) note("The code that the span covers was given up before it ended, so how it would have ended is not known.", "warn");
     if (span.end === undefined) note("Open: it has started, and its end has not arrived.", "info");
     return notes;

@@ -195,7 +195,7 @@ export function showTrace(main, frame, traceId) {
     const note = (text, node, tone) => notes.push(h("button", { type: "button", class: `notice ${tone}`, onclick: () => node && go(node.span.id) }, text));
     if (pending.length) note(counted(pending.length, "span waits for its parent", "spans wait for their parents"), pending[0], "warn");
     if (lost.length) note(`attempts lost with their worker in ${counted(lost.length, "activity", "activities")}`, lost[0], "bad");
-    if (dropped) note(`${counted(dropped, "span", "spans")} dropped over a run's limits`, model.order.find((node) => node.span.dropped), "bad");
+    if (dropped) note(`${counted(dropped, "span", "spans")} dropped`, model.order.find((node) => node.span.dropped), "bad");
     if (cut) note(`${counted(cut, "span has", "spans have")} values that were cut`, model.order.find((node) => node.span.truncated), "");
     if (trace.total > trace.spans.length) note(`only the first ${count(trace.spans.length)} of ${count(trace.total)} spans are shown`, null, "warn");
     replace(notices, notes);

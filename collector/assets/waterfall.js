@@ -129,7 +129,7 @@ export class Waterfall {
     if (node.attemptCount > 1) mark(`×${node.attemptCount}`, `${node.attemptCount} attempts`, "warn");
     for (const lost of node.lost) mark(`#${lost} lost`, `No span of attempt ${lost} arrived: lost with its worker.`, "bad");
     if (node.queueMs >= NOTABLE_QUEUE_MS) mark(`queued ${duration(node.queueMs * 1e6)}`, "Waited for a worker that long.");
-    if (span.dropped) mark(`${span.dropped} dropped`, "The run recorded more than its limits allow; so many spans were dropped.", "bad");
+    if (span.dropped) mark(`${span.dropped} dropped`, "So many spans of this run were dropped: over its limits, or refused by the sink.", "bad");
     if (span.truncated) mark("cut", "A value was over the limit and was cut; the detail pane says which.");
     if (span.abandoned) mark("given up", "The code that it covers was given up before it ended.", "warn");
     if (folded) mark(`+${node.size - 1}`, `${node.size - 1} spans below`, node.errorsBelow ? "bad" : "");

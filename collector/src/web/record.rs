@@ -64,6 +64,12 @@ impl<'a> Record<'a> {
         self.metadata.get(key)?.as_u64()
     }
 
+    /// Spans that the run did not deliver, whatever the reason: they are counted by reason.
+    pub(crate) fn dropped(&self) -> u64 {
+        let by_reason = self.metadata.get("durable_spans.dropped").and_then(Value::as_object);
+        by_reason.map_or(0, |reasons| reasons.values().filter_map(Value::as_u64).sum())
+    }
+
     pub(crate) fn is(&self, key: &str) -> bool {
         self.metadata.get(key) == Some(&Value::Bool(true))
     }

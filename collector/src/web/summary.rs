@@ -72,8 +72,7 @@ impl Summary {
             tags.extend(span.tags());
             summary.pending += usize::from(span.parent_id.is_some() && parent(at).is_none());
             summary.truncated += usize::from(span.metadata.contains_key("truncated"));
-            let dropped = span.number("durable_spans.dropped").unwrap_or(0);
-            summary.dropped = summary.dropped.saturating_add(dropped);
+            summary.dropped = summary.dropped.saturating_add(span.dropped());
         }
         summary.tags = tags.into_iter().take(MAX_TAGS).map(str::to_owned).collect();
         summary.status = status(spans, times);
@@ -168,7 +167,7 @@ mod tests {
         failed["status"] = "ERROR".into();
         let summary = summary(&[
             (span("a", None, json!({"usage": {"total_tokens": 10}, "tags": ["x"]})), 5, Some(90)),
-            (span("b", Some("a"), json!({"durable_spans.dropped": 4})), 6, Some(95)),
+            (span("b", Some("a"), json!({"durable_spans.dropped": {"buffer_full": 3, "rejected": 1}})), 6, Some(95)),
             (failed, 7, Some(8)),
             (span("d", Some("b"), json!({"usage": {"total_tokens": 7}, "cost": 0.5})), 8, None),
             (span("e", Some("gone"), json!({"truncated": ["input.x"]})), 9, Some(10)),

@@ -131,7 +131,7 @@ impl Row {
             workflow_id: text("temporal.workflow_id"),
             run_id: text("temporal.run_id"),
             namespace: text("temporal.namespace"),
-            dropped: record.number("durable_spans.dropped").unwrap_or(0),
+            dropped: record.dropped(),
             truncated: record.metadata.contains_key("truncated"),
             continued: record.is("temporal.continued"),
             continued_as_new: record.is("temporal.continued_as_new"),

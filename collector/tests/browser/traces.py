@@ -140,7 +140,7 @@ def research(trace_id, base, sections=3, steps=12, seed=0):
             stopped = trace.span("notify", run["id"], t + 30, t + 90, "activity", type="CUSTOM", status="CANCELED")
             stopped["input"] = {"text": "x" * 1000 + "… (truncated, 70211 bytes)"}
             stopped["metadata"]["truncated"] = ["input.text"]
-            run["metadata"]["durable_spans.dropped"] = 12
+            run["metadata"]["durable_spans.dropped"] = {"buffer_full": 11, "rejected": 1}
             t += 150
         run["end_timestamp"] = at(base, t)
         run["output"] = {"pages": sections * generation}
