@@ -12,7 +12,7 @@ use temporalio_sdk::activities::{
     ActivityContext, ActivityDefinitions, ActivityError, ActivityImplementer, ExecutableActivity,
 };
 
-use crate::{Deliverer, DropReason, deliverer::Taken};
+use crate::{DropReason, FanOut, deliverer::Taken};
 
 /// Bytes of JSON that a run which goes on may keep while the sink is down. A courier takes more.
 const KEPT_BYTES: usize = 4_000_000;
@@ -23,18 +23,18 @@ const PACKED_WAIT: Duration = Duration::from_secs(3);
 /// How long the flush at a run's close waits for the sink.
 const CLOSING_WAIT: Duration = Duration::from_millis(900);
 
-/// Registers the flush activity. Made by [`Deliverer`]; the crate `durable-spans` installs it.
+/// Registers the flush activity. The crate `durable-spans` installs it.
 ///
 /// It runs as a local activity: mid-run it hands the spans over and answers at once, at the close
 /// of a run it waits for the sink, for 0.9 seconds at most.
 pub struct FlushActivity {
-    deliverer: Deliverer,
+    deliverer: FanOut,
 }
 
 impl FlushActivity {
     /// The flush activity that delivers through `deliverer`.
-    pub fn new(deliverer: Deliverer) -> Self {
-        Self { deliverer }
+    pub fn new(deliverer: impl Into<FanOut>) -> Self {
+        Self { deliverer: deliverer.into() }
     }
 
     async fn flush(&self, ctx: ActivityContext, request: FlushRequest) -> FlushReply {
@@ -45,7 +45,7 @@ impl FlushActivity {
 
 /// `left_bytes` are those that the run keeps for want of room in its command.
 async fn flush(
-    deliverer: &Deliverer,
+    deliverer: &FanOut,
     ctx: &ActivityContext,
     request: FlushRequest,
     left_bytes: usize,
@@ -74,16 +74,16 @@ async fn flush(
     FlushReply { acknowledged: taken.delivered, couriers, refused }
 }
 
-/// Registers the normal activity that flushes for workers which may not reach the network. Made by
-/// [`Deliverer`]; the crate `durable-spans` installs it.
+/// Registers the normal activity that flushes for workers which may not reach the network. The
+/// crate `durable-spans` installs it.
 pub struct FlushPackedActivity {
-    deliverer: Deliverer,
+    deliverer: FanOut,
 }
 
 impl FlushPackedActivity {
     /// The activity that delivers through `deliverer`.
-    pub fn new(deliverer: Deliverer) -> Self {
-        Self { deliverer }
+    pub fn new(deliverer: impl Into<FanOut>) -> Self {
+        Self { deliverer: deliverer.into() }
     }
 
     async fn flush(

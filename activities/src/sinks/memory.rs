@@ -7,7 +7,7 @@ use std::{
 use durable_spans_model::{Span, SpanId, TraceId};
 use futures::future::BoxFuture;
 
-use crate::{EncodedSpan, SinkError, SpanBatch, SpanSink};
+use crate::{Contract, EncodedSpan, SinkError, SpanBatch, SpanSink};
 
 /// A sink that keeps spans in memory, for tests of your own workflows.
 ///
@@ -97,6 +97,14 @@ impl MemorySink {
 impl SpanSink for MemorySink {
     fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move { self.upsert(batch) })
+    }
+
+    fn contract(&self) -> Contract {
+        Contract::upsert()
+    }
+
+    fn name(&self) -> &str {
+        "memory"
     }
 }
 
