@@ -43,6 +43,7 @@ pub struct DurableSpans {
     policy: FlushPolicy,
     limits: Limits,
     timer_spans: bool,
+    linked_generations: bool,
     courier_patience: Duration,
 }
 
@@ -86,6 +87,7 @@ impl DurableSpans {
             policy: FlushPolicy::new(),
             limits: Limits::new(),
             timer_spans: false,
+            linked_generations: false,
             courier_patience: COURIER_PATIENCE,
         }
     }
@@ -132,6 +134,15 @@ impl DurableSpans {
     #[must_use]
     pub fn timer_spans(mut self, wanted: bool) -> Self {
         self.timer_spans = wanted;
+        self
+    }
+
+    /// Whether a run that follows a continue-as-new has a trace of its own, linked to the one before.
+    /// Default false: one trace for the whole chain. See
+    /// [`WorkflowTracing::linked_generations`].
+    #[must_use]
+    pub fn linked_generations(mut self, wanted: bool) -> Self {
+        self.linked_generations = wanted;
         self
     }
 
@@ -255,7 +266,8 @@ impl DurableSpans {
         let tracing = WorkflowTracing::new()
             .timetable(self.timetable.clone())
             .limits(self.limits)
-            .timer_spans(self.timer_spans);
+            .timer_spans(self.timer_spans)
+            .linked_generations(self.linked_generations);
         match &self.egress {
             Some(task_queue) => tracing.egress(task_queue),
             None => tracing,

@@ -33,7 +33,7 @@ mod timestamp;
 mod w3c;
 
 pub use context::{HEADER, TraceContext};
-pub use derive::{Seed, attempt_span_id};
+pub use derive::{Seed, attempt_span_id, next_trace_id};
 pub use error::InvalidSpan;
 pub use id::{MAX_ID_BYTES, SpanId, TraceId};
 pub use policy::{FlushPolicy, RULE_VERSION};

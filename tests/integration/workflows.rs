@@ -536,3 +536,30 @@ impl Mutated {
         self.nudges += 1;
     }
 }
+
+/// Ends at its first signal, whatever its handlers still do.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Leaves {
+    signals: u32,
+}
+
+#[workflow_methods]
+impl Leaves {
+    #[run(name = "Leaves")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, _: ()) -> WorkflowResult<u32> {
+        ctx.wait_condition(|state: &Self| state.signals > 0).await?;
+        Ok(ctx.state(|state| state.signals))
+    }
+
+    #[signal(name = "leave")]
+    pub(crate) fn leave(&mut self, ctx: &mut SyncWorkflowContext<Self>, _: ()) {
+        ctx.span("told").start().end();
+        self.signals += 1;
+    }
+
+    #[update(name = "linger")]
+    pub(crate) async fn linger(ctx: &mut WorkflowContext<Self>, _: ()) {
+        ctx.span("waiting").scope(ctx.timer(Duration::from_secs(3600))).await;
+    }
+}

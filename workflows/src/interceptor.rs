@@ -57,6 +57,7 @@ pub struct WorkflowTracing {
     limits: Limits,
     egress: Option<String>,
     timer_spans: bool,
+    linked_generations: bool,
     observer: Option<Observer>,
     last_resort: Option<LastResort>,
 }
@@ -87,6 +88,16 @@ impl WorkflowTracing {
     #[must_use]
     pub fn timer_spans(mut self, wanted: bool) -> Self {
         self.timer_spans = wanted;
+        self
+    }
+
+    /// Whether a run that follows a continue-as-new has a trace of its own, linked to the one before by
+    /// `temporal.previous_trace_id` and `temporal.previous_span_id` on its root span. Default false:
+    /// all runs of a chain are in one trace, side by side under the first one's root. For chains
+    /// without an end, whose one trace would grow for ever. Changing it is no versioning event.
+    #[must_use]
+    pub fn linked_generations(mut self, wanted: bool) -> Self {
+        self.linked_generations = wanted;
         self
     }
 
@@ -192,6 +203,7 @@ impl Mode {
                     start,
                     tracing.limits,
                     tracing.egress.clone(),
+                    tracing.linked_generations,
                     tracing.observer.clone(),
                     tracing.last_resort.clone(),
                 )))
@@ -269,9 +281,12 @@ fn headers_below(run: &Run, operation: &Operation, starts_run: bool) -> Headers 
 
 /// The headers for what hangs under this span.
 fn headers_of(run: &Run, span: &SpanId, starts_run: bool) -> Headers {
-    let context = run.context_below(span, starts_run);
-    let mut headers = vec![(HEADER.to_owned(), header::to_payload(&context))];
-    if let Some(observed) = run.observed_below(span) {
+    headers_with(run, &run.context_below(span, starts_run))
+}
+
+fn headers_with(run: &Run, context: &TraceContext) -> Headers {
+    let mut headers = vec![(HEADER.to_owned(), header::to_payload(context))];
+    if let Some(observed) = context.span_id.as_ref().and_then(|span| run.observed_below(span)) {
         headers.push((TRACER_HEADER.to_owned(), header::observed_to_payload(&observed)));
     }
     headers
@@ -531,11 +546,9 @@ impl WorkflowInterceptor for Interceptor {
         mut input: ContinueAsNewInput,
         next: WorkflowNext<'static, ContinueAsNewInput, ContinueAsNewResult>,
     ) -> ContinueAsNewResult {
-        let chain_root = self.of_user().and_then(|run| Some((run, run.chain_root()?)));
-        match chain_root {
-            Some((run, chain_root)) => {
-                input.headers_mut().extend(headers_of(run, &chain_root, true));
-            }
+        let next_run = self.of_user().and_then(|run| Some((run, run.context_of_next_run()?)));
+        match next_run {
+            Some((run, context)) => input.headers_mut().extend(headers_with(run, &context)),
             None => input.headers_mut().extend(self.unsampled_header()),
         }
         next.run(input)

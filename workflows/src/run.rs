@@ -8,6 +8,7 @@ use std::{
 
 use durable_spans_model::{
     FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId, TraceParent,
+    next_trace_id,
 };
 use serde_json::{Map, Value};
 use temporalio_workflow::{
@@ -42,6 +43,8 @@ pub(crate) struct Run {
     limits: Limits,
     /// Task queue of the workers that reach the network, where ours do not.
     egress: Option<String>,
+    /// Whether each run of a continue-as-new chain has a trace of its own.
+    linked_generations: bool,
     observer: Option<Observer>,
     last_resort: Option<LastResort>,
     rule: RefCell<FlushRule>,
@@ -88,6 +91,7 @@ impl Run {
         start: StartFacts,
         limits: Limits,
         egress: Option<String>,
+        linked_generations: bool,
         observer: Option<Observer>,
         last_resort: Option<LastResort>,
     ) -> Self {
@@ -96,6 +100,7 @@ impl Run {
             start,
             limits,
             egress,
+            linked_generations,
             observer,
             last_resort,
             recorder: RefCell::new(None),
@@ -126,6 +131,7 @@ impl Run {
         *self.recorder.borrow_mut() =
             Some(Recorder::new(trace_id, group_id, seed, self.limits, self.marks(), group_bytes));
         *self.ctx.borrow_mut() = Some(ctx.clone());
+        let previous = self.start.context.as_ref().and_then(|context| context.previous.clone());
         let name = self.start.workflow_type.clone();
         let root = self
             .start(parent.map(Parent::Elsewhere).as_ref(), name.into(), SpanType::AgentWorkflow)
@@ -138,6 +144,10 @@ impl Run {
             metadata.insert("temporal.run_id".into(), self.start.run_id.as_str().into());
             if self.start.continued {
                 metadata.insert("temporal.continued".into(), true.into());
+            }
+            if let Some((trace_id, span_id)) = previous {
+                metadata.insert("temporal.previous_trace_id".into(), trace_id.to_string().into());
+                metadata.insert("temporal.previous_span_id".into(), span_id.to_string().into());
             }
             if self.is_reset() {
                 let original = self.start.original_run_id.as_str();
@@ -253,16 +263,31 @@ impl Run {
             sampled: true,
             group_id,
             policy: starts_run.then_some(self.start.policy),
+            previous: None,
         }
     }
 
-    /// What the next run of the same chain hangs under: all runs of a chain hang, side by side,
-    /// under the root span of its first one.
-    pub(crate) fn chain_root(&self) -> Option<SpanId> {
-        match &self.start.context {
-            Some(context) if self.start.continued => context.span_id.clone(),
-            _ => Some(self.root.borrow().as_ref()?.id().clone()),
+    /// What the next run of the same chain needs to know.
+    pub(crate) fn context_of_next_run(&self) -> Option<TraceContext> {
+        let root = self.root.borrow().as_ref()?.id().clone();
+        if !self.linked_generations {
+            return Some(self.context_below(&self.chain_root().unwrap_or(root), true));
         }
+        let this = self.context_below(&root, true);
+        let trace_id = next_trace_id(&this.trace_id, &root);
+        Some(TraceContext {
+            trace_id,
+            span_id: None,
+            previous: Some((this.trace_id, root)),
+            ..this
+        })
+    }
+
+    /// All runs of a chain hang, side by side, under the root span of its first one. `None` if that
+    /// is this one.
+    fn chain_root(&self) -> Option<SpanId> {
+        let context = self.start.context.as_ref().filter(|_| self.start.continued)?;
+        context.span_id.clone()
     }
 
     /// Counts an operation of the user's code, unless it is a command of ours.

@@ -167,7 +167,15 @@ mod tests {
         failed["status"] = "ERROR".into();
         let summary = summary(&[
             (span("a", None, json!({"usage": {"total_tokens": 10}, "tags": ["x"]})), 5, Some(90)),
-            (span("b", Some("a"), json!({"durable_spans.dropped": {"buffer_full": 3, "rejected": 1}})), 6, Some(95)),
+            (
+                span(
+                    "b",
+                    Some("a"),
+                    json!({"durable_spans.dropped": {"buffer_full": 3, "rejected": 1}}),
+                ),
+                6,
+                Some(95),
+            ),
             (failed, 7, Some(8)),
             (span("d", Some("b"), json!({"usage": {"total_tokens": 7}, "cost": 0.5})), 8, None),
             (span("e", Some("gone"), json!({"truncated": ["input.x"]})), 9, Some(10)),
