@@ -138,6 +138,29 @@ async fn a_generation_is_told_by_the_conventions_for_generative_ai() {
 }
 
 #[tokio::test]
+async fn the_run_before_and_the_span_of_another_tracing_system_are_links() {
+    let server = Server::start(ok).await;
+    let sink = OtlpSink::new(json_options(&server)).unwrap();
+    let mut run = root();
+    let mut note = |name: &str, value: &str| run.metadata.insert(name.into(), value.into());
+    note("temporal.previous_trace_id", "e09a4c2f-5346-217f-4ee6-0747f125923c");
+    note("temporal.previous_span_id", "8f0b39cc-1972-4605-a116-8050044808ad");
+    run.obs_trace_id = Some("4bf92f3577b34da6a3ce929d0e0e4736".into());
+    run.obs_span_id = Some("00f067aa0ba902b7".into());
+    sink.upsert_batch(&SpanBatch::from_iter([run])).await.unwrap();
+    let links = span_of(&server)["links"].clone();
+    let ids: Vec<_> =
+        links.as_array().unwrap().iter().map(|l| (&l["traceId"], &l["spanId"])).collect();
+    assert_eq!(
+        ids,
+        [
+            (&json!("e09a4c2f5346217f4ee60747f125923c"), &json!("a1168050044808ad")),
+            (&json!("4bf92f3577b34da6a3ce929d0e0e4736"), &json!("00f067aa0ba902b7")),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn the_resource_says_whose_spans_these_are() {
     let server = Server::start(ok).await;
     let options = json_options(&server)

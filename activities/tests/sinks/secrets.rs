@@ -83,7 +83,8 @@ async fn no_secret_of_any_sink_is_in_the_log_or_in_debug() {
         .with_ansi(false)
         .with_writer(log.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // For all tests of the process, whose lines may be in it as well.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let answers = Arc::new(Mutex::new(0));
     let count = answers.clone();
     let server = Server::start(move |request| {

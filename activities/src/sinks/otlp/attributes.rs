@@ -39,6 +39,7 @@ pub(super) fn otlp_span(span: &Span, dialect: Dialect) -> OtlpSpan {
         end_time_unix_nano: end,
         attributes: attributes(span, dialect),
         events: exception(span, end).into_iter().collect(),
+        links: links(span),
         status: status(span),
         ..OtlpSpan::default()
     }
@@ -55,6 +56,24 @@ fn status(span: &Span) -> Option<Status> {
         message: text(span, "error_message").unwrap_or_default().to_owned(),
         code: status::StatusCode::Error.into(),
     })
+}
+
+/// To the run before, where each run of a chain has a trace of its own, and to the span of another
+/// tracing system that this one ran in.
+fn links(span: &Span) -> Vec<span::Link> {
+    let link = |trace_id: &str, span_id: &str| {
+        let (trace_id, span_id) = (trace_id.parse().ok()?, span_id.parse().ok()?);
+        Some(span::Link {
+            trace_id: ids::trace_bits(&trace_id).to_be_bytes().to_vec(),
+            span_id: ids::span_low_bits(&span_id).to_be_bytes().to_vec(),
+            ..span::Link::default()
+        })
+    };
+    let previous = text(span, "temporal.previous_trace_id");
+    let previous = previous.zip(text(span, "temporal.previous_span_id"));
+    let observed = span.obs_trace_id.as_deref().zip(span.obs_span_id.as_deref());
+    let linked = previous.into_iter().chain(observed);
+    linked.filter_map(|(trace_id, span_id)| link(trace_id, span_id)).collect()
 }
 
 fn exception(span: &Span, time_unix_nano: u64) -> Option<span::Event> {
