@@ -10,7 +10,7 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use durable_spans_model::{Span, Timestamp};
 use durable_spans_workflow::{Acknowledgement, FlushGroup};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{
     breaker::{Breaker, BreakerState},
@@ -184,6 +184,7 @@ impl Deliverer {
         groups: Vec<FlushGroup>,
         wait: Duration,
     ) -> Taken {
+        let start = Instant::now();
         let mut taken = Taken::default();
         let mut parcels: Vec<(Acknowledgement, Arc<Parcel>)> = Vec::new();
         for group in groups {
@@ -200,7 +201,7 @@ impl Deliverer {
         }
         if !wait.is_zero() {
             let awaited: Vec<_> = parcels.iter().map(|(_, parcel)| parcel.clone()).collect();
-            self.wait_for(awaited, wait).await;
+            self.wait_for(awaited, start, wait).await;
         }
         for (acknowledgement, parcel) in parcels {
             if parcel.is_settled() {
@@ -251,8 +252,9 @@ impl Deliverer {
 
     /// Takes one span of an activity, and waits up to `wait` for its delivery.
     pub(crate) async fn take_span(&self, span: Span, wait: Duration) {
+        let start = Instant::now();
         if let Ok(parcel) = self.enqueue(None, vec![span], true) {
-            self.wait_for(vec![parcel], wait).await;
+            self.wait_for(vec![parcel], start, wait).await;
         }
     }
 
@@ -323,13 +325,18 @@ impl Deliverer {
         }
     }
 
-    async fn wait_for(&self, parcels: Vec<Arc<Parcel>>, wait: Duration) {
+    /// Waits until `start + wait`; what was spent before counts.
+    async fn wait_for(&self, parcels: Vec<Arc<Parcel>>, start: Instant, wait: Duration) {
+        if start.elapsed() >= wait {
+            // Not the sink's fault.
+            return;
+        }
         let all = async {
             for parcel in &parcels {
                 parcel.settled().await;
             }
         };
-        let outcome = tokio::time::timeout(wait, async {
+        let outcome = tokio::time::timeout_at(start + wait, async {
             tokio::select! {
                 () = all => {}
                 // Known to be down: those who wait already stop waiting, too.

@@ -38,7 +38,7 @@ impl FlushActivity {
     }
 
     async fn flush(&self, ctx: ActivityContext, request: FlushRequest) -> FlushReply {
-        let wait = if request.closing { CLOSING_WAIT } else { Duration::ZERO };
+        let wait = if request.closing { closing_wait(&ctx) } else { Duration::ZERO };
         flush(&self.deliverer, &ctx, request, 0, wait).await
     }
 }
@@ -94,10 +94,16 @@ impl FlushPackedActivity {
         let PackedFlush { closing, dropped, left_bytes } =
             Freight::note(&input).map_err(ApplicationFailure::non_retryable)?;
         let freight = Freight::unpack(&input).map_err(ApplicationFailure::non_retryable)?;
-        let wait = if closing { CLOSING_WAIT } else { PACKED_WAIT };
+        let wait = if closing { closing_wait(&ctx) } else { PACKED_WAIT };
         let request = FlushRequest { closing, dropped, groups: freight.groups };
         Ok(flush(&self.deliverer, &ctx, request, left_bytes, wait).await)
     }
+}
+
+/// What is left of the wait at a close: the time until the activity began counts.
+fn closing_wait(ctx: &ActivityContext) -> Duration {
+    let elapsed = ctx.info().scheduled_time.and_then(|scheduled| scheduled.elapsed().ok());
+    CLOSING_WAIT.saturating_sub(elapsed.unwrap_or_default())
 }
 
 /// How many couriers shall take what was not delivered: a run that closes cannot keep it, and one
