@@ -1,10 +1,10 @@
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use durable_spans_model::TraceId;
 use reqwest::Url;
 
-use crate::{serve, traces};
+use crate::{quantity, serve, traces};
 
 /// Keep and read the spans of Temporal workflows
 #[derive(Parser)]
@@ -53,6 +53,15 @@ pub(crate) struct Serve {
     /// Key that clients must send; better in the variable, since others can read a command line
     #[arg(long, env = "DURABLE_SPANS_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
+    /// Forget traces that got no span for so long, such as 7d; kept for ever by default
+    #[arg(long, value_parser = quantity::duration)]
+    pub(crate) max_age: Option<Duration>,
+    /// Forget the oldest traces when the file is bigger, such as 2GB; no limit by default
+    #[arg(long, value_parser = quantity::bytes)]
+    pub(crate) max_size: Option<u64>,
+    /// Requests to serve per second; further ones are told to come back; no limit by default
+    #[arg(long)]
+    pub(crate) max_requests_per_second: Option<NonZeroU32>,
 }
 
 #[derive(Subcommand)]

@@ -15,6 +15,7 @@
 
 mod args;
 mod client;
+mod quantity;
 mod serve;
 mod traces;
 

@@ -1,14 +1,18 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::serve::ListenerExt;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
-use crate::{CollectorError, Store, api_key::ApiKey, error::Kind, http};
+use crate::{
+    CollectorError, Store, api_key::ApiKey, error::Kind, http, rate::RateLimit,
+    store::retention::Retention, upkeep::Upkeep,
+};
 
 /// How long [`RunningCollector::shutdown`] waits for requests in flight.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
@@ -20,6 +24,8 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Collector {
     store: Arc<Store>,
     api_key: Option<ApiKey>,
+    retention: Retention,
+    max_requests_per_second: Option<NonZeroU32>,
 }
 
 impl Collector {
@@ -33,7 +39,12 @@ impl Collector {
     /// When the file cannot be opened, holds something else, or has a newer schema
     /// ([`CollectorError::is_newer_schema`]).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CollectorError> {
-        Ok(Self { store: Arc::new(Store::open(path.as_ref())?), api_key: None })
+        Ok(Self {
+            store: Arc::new(Store::open(path.as_ref())?),
+            api_key: None,
+            retention: Retention::default(),
+            max_requests_per_second: None,
+        })
     }
 
     /// The key that requests must carry as `x-api-key`. Default: none is asked for, which is
@@ -41,6 +52,35 @@ impl Collector {
     #[must_use]
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.api_key = Some(ApiKey::new(key.into()));
+        self
+    }
+
+    /// How long a trace is kept after its last span has arrived. Default: for ever.
+    ///
+    /// Applies while the collector serves, within seconds; an age under a minute counts as one. A
+    /// trace is forgotten as a whole.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.retention.max_age = Some(age);
+        self
+    }
+
+    /// How big the file may become, in bytes. Default: no limit.
+    ///
+    /// Applies while the collector serves, within seconds, so that the file may be bigger for a
+    /// while. The traces that have been without new spans for longest are forgotten first, as a
+    /// whole; those that got one within the last minute are kept, whatever the size.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.retention.max_bytes = Some(bytes);
+        self
+    }
+
+    /// How many requests are served per second, of all clients together. Further ones are answered
+    /// with 429 and `Retry-After`. After a pause, as many may come at once. Default: no limit.
+    #[must_use]
+    pub fn max_requests_per_second(mut self, requests: NonZeroU32) -> Self {
+        self.max_requests_per_second = Some(requests);
         self
     }
 
@@ -78,13 +118,16 @@ impl Collector {
         let addr = listener.local_addr().map_err(failed)?;
         // Answers are small and final: waiting to fill a packet only delays them.
         let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-        let router = http::router(self.store.clone(), self.api_key.clone());
+        let now = Instant::now();
+        let rate = self.max_requests_per_second.map(|most| RateLimit::new(most.get(), now));
+        let router = http::router(self.store.clone(), self.api_key.clone(), rate);
+        let upkeep = Upkeep::start(self.store.clone(), self.retention).map_err(Kind::Thread)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let server = axum::serve(listener, router)
             // Resolves when told and when the sender is dropped, which both mean the same.
             .with_graceful_shutdown(async { drop(stopped.await) });
         let task = tokio::spawn(async { drop(server.await) });
-        Ok(RunningCollector { addr, collector: self.clone(), stop, task })
+        Ok(RunningCollector { addr, collector: self.clone(), stop, task, upkeep })
     }
 }
 
@@ -96,6 +139,7 @@ pub struct RunningCollector {
     collector: Collector,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    upkeep: Upkeep,
 }
 
 impl RunningCollector {
@@ -121,8 +165,9 @@ impl RunningCollector {
 
     /// Accepts no more requests and waits for those in flight, at most 5 s.
     pub async fn shutdown(self) {
-        let Self { stop, mut task, .. } = self;
+        let Self { stop, mut task, upkeep, .. } = self;
         drop(stop);
+        drop(tokio::task::spawn_blocking(|| upkeep.stop()).await);
         if tokio::time::timeout(SHUTDOWN_PATIENCE, &mut task).await.is_err() {
             task.abort();
         }

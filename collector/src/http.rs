@@ -1,30 +1,52 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
-    extract::{Query, Request, State, rejection::QueryRejection},
-    http::{HeaderMap, StatusCode, header},
+    extract::{FromRequestParts, Path, Query, Request, State},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
 
-use crate::{api_key::ApiKey, batch, body, page::Page, refusal::Refusal, search, store::Store};
+use crate::{
+    api_key::ApiKey,
+    batch, body,
+    rate::RateLimit,
+    read,
+    refusal::Refusal,
+    search::filters::{self, Search, Ties},
+    store::{Mode, Store, update::Change},
+};
+
+mod assessments;
 
 const API_KEY: &str = "x-api-key";
 const ACCOUNT_ID: &str = "x-selected-account-id";
 const PROJECT_ID: &str = "x-project-id";
 
+/// Asks a search for spans of equal keys in the order of their `arrival`. SGP, which does not know
+/// this header, and a search without it order them by id.
+const TIES: &str = "x-order-of-ties";
+
 /// The account of spans whose sender named none.
 const DEFAULT_ACCOUNT: &str = "local";
 
-pub(crate) fn router(store: Arc<Store>, api_key: Option<ApiKey>) -> Router {
+pub(crate) fn router(
+    store: Arc<Store>,
+    api_key: Option<ApiKey>,
+    rate: Option<RateLimit>,
+) -> Router {
     Router::new()
-        .route("/v5/spans/batch", put(upsert_batch))
+        .route("/v5/spans", post(create_span))
+        .route("/v5/spans/batch", put(upsert_batch).post(create_batch))
+        .route("/v5/spans/{span_id}", get(retrieve_span).patch(update_span))
         .route("/v5/spans/search", post(search_spans))
+        .merge(assessments::routes())
         .with_state(store)
         // Only routes added before a layer are behind it: health needs no key.
         .layer(middleware::from_fn_with_state(api_key, require_key))
+        .layer(middleware::from_fn_with_state(rate.map(Arc::new), limit_rate))
         .route("/healthz", get(health))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
@@ -40,19 +62,68 @@ async fn require_key(State(key): State<Option<ApiKey>>, request: Request, next: 
     next.run(request).await
 }
 
+async fn limit_rate(
+    State(rate): State<Option<Arc<RateLimit>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if rate.is_some_and(|rate| !rate.allows(Instant::now())) {
+        body::discard(request.into_body()).await;
+        let detail = "more requests per second than this collector serves: try again";
+        return Refusal::new(StatusCode::TOO_MANY_REQUESTS, detail).into_response();
+    }
+    next.run(request).await
+}
+
 async fn health() -> Response {
     json(r#"{"status":"ok"}"#.to_owned())
+}
+
+async fn create_span(
+    State(store): State<Arc<Store>>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    with_body(request, move |headers, body| {
+        Ok(json(store.create(batch::parse_one(body, account_id(headers)?)?)?))
+    })
+    .await
+}
+
+async fn retrieve_span(
+    State(store): State<Arc<Store>>,
+    Path(span_id): Path<String>,
+) -> Result<Response, Refusal> {
+    blocking(move || Ok(json(store.span(&span_id)?))).await
+}
+
+async fn update_span(
+    State(store): State<Arc<Store>>,
+    Path(span_id): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    with_body(request, move |_, body| {
+        Ok(json(store.update(&span_id, read::body::<Change<'_>>(body)?)?))
+    })
+    .await
+}
+
+async fn create_batch(
+    State(store): State<Arc<Store>>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    write_batch(store, request, Mode::Create).await
 }
 
 async fn upsert_batch(
     State(store): State<Arc<Store>>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (head, body) = request.into_parts();
-    let body = body::read(body).await?;
-    blocking(move || {
-        let body = body::decode(&head.headers, &body)?;
-        let items = store.upsert(batch::parse(&body, account_id(&head.headers)?)?)?;
+    write_batch(store, request, Mode::Upsert).await
+}
+
+async fn write_batch(store: Arc<Store>, request: Request, mode: Mode) -> Result<Response, Refusal> {
+    with_body(request, move |headers, body| {
+        let items = store.write(batch::parse(body, account_id(headers)?)?, mode)?;
         Ok(json(format!(r#"{{"items":[{}],"object":"list"}}"#, items.join(","))))
     })
     .await
@@ -60,37 +131,58 @@ async fn upsert_batch(
 
 async fn search_spans(
     State(store): State<Arc<Store>>,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    QueryPairs(query): QueryPairs,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let Query(query) = query
-        .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the query string cannot be read"))?;
-    let (head, body) = request.into_parts();
     // A filter too, though it comes as a header.
-    if head.headers.contains_key(PROJECT_ID) {
-        return Err(search::unknown(PROJECT_ID));
+    if request.headers().contains_key(PROJECT_ID) {
+        return Err(filters::unknown(PROJECT_ID));
     }
-    let body = body::read(body).await?;
-    blocking(move || {
-        let search = search::parse(&query, &body::decode(&head.headers, &body)?)?;
-        let Page { items, has_more } = store.search(&search)?;
-        let items = items.join(",");
-        Ok(json(format!(r#"{{"items":[{items}],"has_more":{has_more},"object":"list"}}"#)))
+    with_body(request, move |headers, body| {
+        let mut search = Search::parse(&query, body)?;
+        if headers.get(TIES).is_some_and(|ties| ties == "arrival") {
+            search.ties = Ties::Arrival;
+        }
+        Ok(json(store.search(&search)?.json()))
     })
     .await
+}
+
+/// The parameters of the query string, as they come.
+struct QueryPairs(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for QueryPairs {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(pairs)) => Ok(Self(pairs)),
+            Err(_) => Err(Refusal::new(StatusCode::BAD_REQUEST, "the query string cannot be read")),
+        }
+    }
+}
+
+/// Reads the body of a request and works with it where waiting is allowed.
+async fn with_body(
+    request: Request,
+    work: impl FnOnce(&HeaderMap, &[u8]) -> Result<Response, Refusal> + Send + 'static,
+) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    let body = body::read(body).await?;
+    blocking(move || work(&head.headers, &body::decode(&head.headers, &body)?)).await
 }
 
 async fn not_found() -> Refusal {
     Refusal::new(
         StatusCode::NOT_FOUND,
-        "the collector serves PUT /v5/spans/batch, POST /v5/spans/search and GET /healthz",
+        "the collector serves /v5/spans, /v5/spans/batch, /v5/spans/search and /healthz",
     )
 }
 
 async fn wrong_method() -> Refusal {
     Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        "the collector takes PUT for /v5/spans/batch, POST for /v5/spans/search, GET for /healthz",
+        "the collector does not take this method here: see its documentation",
     )
 }
 
