@@ -126,7 +126,7 @@ fn span(n: usize) -> Value {
     let mut span = json!({
         "id": id(n),
         "trace_id": id(usize::MAX - trace),
-        "name": if n % SPANS_PER_TRACE == 0 { "pipeline".into() } else { format!("step-{}", n % 50) },
+        "name": if n.is_multiple_of(SPANS_PER_TRACE) { "pipeline".into() } else { format!("step-{}", n % 50) },
         "start_timestamp": time(start_ns),
         "end_timestamp": time(start_ns + 1_000 * (n as i64 * 7_919 % 100_000)),
         "status": if n % 100 == 99 { "ERROR" } else { "SUCCESS" },
@@ -135,7 +135,7 @@ fn span(n: usize) -> Value {
         "output": {"usage": {"input_tokens": n % 1000, "output_tokens": n % 77}},
         "metadata": {"run": format!("run-{trace}"), "attempt": n % 3},
     });
-    if n % SPANS_PER_TRACE != 0 {
+    if !n.is_multiple_of(SPANS_PER_TRACE) {
         span["parent_id"] = id(n - n % SPANS_PER_TRACE).into();
     }
     span

@@ -14,6 +14,14 @@ const VERSION: usize = STEPS.len();
 /// How long to wait for another process that writes to the same file, in milliseconds.
 const BUSY_TIMEOUT_MS: u32 = 2_000;
 
+/// SQLite's log grows up to this, in pages, if nobody moves it into the file before. The longer it
+/// is, the more often a page of an index is changed in it before it is written to the file: ids are
+/// random, so that each batch changes hundreds.
+const MAX_LOG_PAGES: i64 = 64_000;
+
+/// The log file is cut to this when it begins anew, in bytes.
+const KEPT_LOG_BYTES: i64 = 64 * 1024 * 1024;
+
 /// Opens the file for writing, making it or its tables where they are missing.
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, CollectorError> {
     let failed = |source| Kind::Open { path: path.to_owned(), source };
@@ -25,7 +33,9 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, CollectorError> {
     migrate(&mut connection, path)?;
     let set_mode = || {
         connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "normal")
+        connection.pragma_update(None, "synchronous", "normal")?;
+        connection.pragma_update(None, "wal_autocheckpoint", MAX_LOG_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", KEPT_LOG_BYTES)
     };
     set_mode().map_err(failed)?;
     Ok(connection)
@@ -51,7 +61,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
     // In KiB where negative. Span ids are random, so the indexes are touched all over.
     connection.pragma_update(None, "cache_size", -65_536)?;
-    connection.set_prepared_statement_cache_capacity(32);
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }
 

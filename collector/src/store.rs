@@ -1,5 +1,6 @@
 use std::{
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -46,6 +47,9 @@ const LATEST_TRACES: &str = "
     ORDER BY trace.start_ns DESC, trace.trace_id DESC LIMIT ?
 ";
 
+/// From when on the log is moved into the file, in bytes.
+const LONG_LOG_BYTES: u64 = 128 * 1024 * 1024;
+
 /// The spans in one SQLite file.
 ///
 /// Its methods wait for the disk: call them from async code within `spawn_blocking`.
@@ -56,6 +60,8 @@ pub struct Store {
     /// Writers that wait for their turn.
     waiting: AtomicUsize,
     readers: Readers,
+    /// SQLite's log of what is not in the file itself yet.
+    log: PathBuf,
 }
 
 /// What a write does with a span that is stored already.
@@ -100,6 +106,7 @@ impl Store {
             writer: writer.into(),
             waiting: AtomicUsize::new(0),
             readers: Readers::open(path)?,
+            log: log_of(path),
         })
     }
 
@@ -209,9 +216,9 @@ impl Store {
         results::read(&reader.transaction()?, search)
     }
 
-    /// Waits until no batch waits to be written, but not for ever.
+    /// Waits until no batch waits to be written, a second at most.
     pub(crate) fn wait_for_writers(&self) {
-        for _ in 0..10 {
+        for _ in 0..100 {
             if self.waiting.load(Ordering::Relaxed) == 0 {
                 break;
             }
@@ -219,10 +226,28 @@ impl Store {
         }
     }
 
+    /// Moves SQLite's log into the file if it has become long, while others read and write.
+    pub(crate) fn shorten_log(&self) -> Result<(), CollectorError> {
+        if fs::metadata(&self.log).is_ok_and(|log| log.len() > LONG_LOG_BYTES) {
+            let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
+            self.read(|reader| reader.query_row(checkpoint, [], |_| Ok(())))?;
+        }
+        Ok(())
+    }
+
     /// Runs queries that only read.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
         work(&self.readers.take())
     }
+}
+
+/// The path that SQLite gives to its log.
+fn log_of(path: &Path) -> PathBuf {
+    // Whatever the process does with its working directory later.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut log = path.into_os_string();
+    log.push("-wal");
+    log.into()
 }
 
 /// A panic elsewhere rolled its transaction back, so what it left behind is fit for use.

@@ -68,6 +68,7 @@ struct Chores {
 impl Chores {
     /// A little of what there is to do, so that writers need not wait long. False if that is all.
     fn step(&mut self) -> Result<bool, CollectorError> {
+        self.store.shorten_log()?;
         // Those who write come first, while the index can wait.
         self.store.wait_for_writers();
         if self.forgot.is_none_or(|forgot| forgot.elapsed() > FORGET_EVERY) {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Spans that are indexed in one transaction: some ten milliseconds, in which writers wait.
-const STEP: i64 = 500;
+const STEP: i64 = 1_000;
 
 const NEW: &str = "
     SELECT rowid, body FROM span WHERE rowid > (SELECT up_to FROM text_progress)

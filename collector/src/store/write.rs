@@ -1,7 +1,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use axum::http::StatusCode;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 
 use crate::{
     item::Record,
@@ -17,21 +17,24 @@ pub(super) const ANY_SPAN_OF_ID: &str = "SELECT 1 FROM span WHERE id = ? LIMIT 1
 pub(super) const LINK: &str =
     "SELECT parent_id, end_ns IS NOT NULL FROM span WHERE trace_id = ? AND id = ?";
 
-const UPSERT: &str = "
-    INSERT INTO span (
+const PLACE: &str = "SELECT rowid, end_ns IS NOT NULL FROM span WHERE trace_id = ? AND id = ?";
+
+// SQLite keeps an undo log for each statement that may give up halfway, which costs as much as the
+// statement itself. With OR FAIL there is none: what fails here rolls back the whole transaction.
+const INSERT: &str = "
+    INSERT OR FAIL INTO span (
         trace_id, id, parent_id, start_ns, end_ns, name, status, type, input_tokens,
         output_tokens, group_id, application_variant_id, obs_trace_id, obs_span_id, body
     )
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (trace_id, id) DO UPDATE SET
-        parent_id = excluded.parent_id, start_ns = excluded.start_ns, end_ns = excluded.end_ns,
-        name = excluded.name, status = excluded.status, type = excluded.type,
-        input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
-        group_id = excluded.group_id, application_variant_id = excluded.application_variant_id,
-        obs_trace_id = excluded.obs_trace_id, obs_span_id = excluded.obs_span_id,
-        body = excluded.body
-    WHERE span.end_ns IS NULL OR excluded.end_ns IS NOT NULL
-    RETURNING rowid
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+";
+
+const UPDATE: &str = "
+    UPDATE OR FAIL span SET
+        parent_id = ?3, start_ns = ?4, end_ns = ?5, name = ?6, status = ?7, type = ?8,
+        input_tokens = ?9, output_tokens = ?10, group_id = ?11, application_variant_id = ?12,
+        obs_trace_id = ?13, obs_span_id = ?14, body = ?15
+    WHERE trace_id = ?1 AND id = ?2
 ";
 
 /// Checks and writes a batch. Answers with each span as its write left it.
@@ -45,48 +48,56 @@ pub(super) fn batch(
         check_new(transaction, &records)?;
     }
     note_traces(transaction, &records)?;
-    let mut upsert = transaction.prepare_cached(UPSERT)?;
+    let indexed_to: i64 = transaction
+        .prepare_cached("SELECT up_to FROM text_progress")?
+        .query_row([], |row| row.get(0))?;
+    let mut place = transaction.prepare_cached(PLACE)?;
+    let mut insert = transaction.prepare_cached(INSERT)?;
+    let mut update = transaction.prepare_cached(UPDATE)?;
     let mut stale = transaction.prepare_cached("INSERT OR IGNORE INTO stale_text VALUES (?)")?;
     let mut stored = transaction.prepare_cached(SPAN)?;
-    let newest: Option<i64> = transaction
-        .prepare_cached("SELECT max(rowid) FROM span")?
-        .query_row([], |row| row.get(0))?;
     let mut bodies = Vec::with_capacity(records.len());
     for record in records {
-        let row: Option<i64> = upsert
-            .query_row(
-                params![
-                    record.trace_id,
-                    record.id,
-                    record.parent_id,
-                    record.start_ns,
-                    record.end_ns,
-                    record.name,
-                    record.status,
-                    record.span_type,
-                    record.usage.input_tokens,
-                    record.usage.output_tokens,
-                    record.group_id,
-                    record.application_variant_id,
-                    record.obs_trace_id,
-                    record.obs_span_id,
-                    record.body
-                ],
-                |row| row.get(0),
-            )
-            .optional()?;
-        // The index of words finds new rows by itself, changed ones not.
-        if let Some(row) = row
-            && newest.is_some_and(|newest| row <= newest)
-        {
-            stale.execute([row])?;
-        }
-        bodies.push(match row {
-            Some(_) => record.body,
-            None => stored.query_row([record.trace_id, record.id], |row| row.get(0))?,
+        let key = [&record.trace_id, &record.id];
+        let known: Option<(i64, bool)> =
+            place.query_row(key, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        bodies.push(match known {
+            Some((_, true)) if !record.is_completed() => stored.query_row(key, |row| row.get(0))?,
+            Some((row, _)) => {
+                execute(&mut update, &record)?;
+                // The index of words finds by itself what it has not come to yet.
+                if row <= indexed_to {
+                    stale.execute([row])?;
+                }
+                record.body
+            }
+            None => {
+                execute(&mut insert, &record)?;
+                record.body
+            }
         });
     }
     Ok(bodies)
+}
+
+fn execute(statement: &mut CachedStatement<'_>, record: &Record<'_>) -> rusqlite::Result<usize> {
+    statement.execute(params![
+        record.trace_id,
+        record.id,
+        record.parent_id,
+        record.start_ns,
+        record.end_ns,
+        record.name,
+        record.status,
+        record.span_type,
+        record.usage.input_tokens,
+        record.usage.output_tokens,
+        record.group_id,
+        record.application_variant_id,
+        record.obs_trace_id,
+        record.obs_span_id,
+        record.body
+    ])
 }
 
 /// Creating a span does not overwrite one, be it stored or in the same batch.
