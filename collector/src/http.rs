@@ -11,7 +11,7 @@ use axum::{
 
 use crate::{
     api_key::ApiKey,
-    batch, body,
+    batch, body, otlp,
     rate::RateLimit,
     read,
     refusal::Refusal,
@@ -43,6 +43,7 @@ pub(crate) fn router(
         .route("/v5/spans/{span_id}", get(retrieve_span).patch(update_span))
         .route("/v5/spans/search", post(search_spans))
         .merge(assessments::routes())
+        .merge(otlp::routes())
         .with_state(store)
         // Only routes added before a layer are behind it: health needs no key.
         .layer(middleware::from_fn_with_state(api_key, require_key))
@@ -53,13 +54,23 @@ pub(crate) fn router(
 }
 
 async fn require_key(State(key): State<Option<ApiKey>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(API_KEY).map_or(&b""[..], |value| value.as_bytes());
-    if key.is_some_and(|key| !key.matches(given)) {
+    if key.is_some_and(|key| !key.matches(given_key(request.headers()))) {
         body::discard(request.into_body()).await;
         let status = StatusCode::UNAUTHORIZED;
         return Refusal::of_field(status, API_KEY, "is missing or wrong").into_response();
     }
     next.run(request).await
+}
+
+/// Other clients than those of SGP send their key as a bearer token.
+fn given_key(headers: &HeaderMap) -> &[u8] {
+    match headers.get(API_KEY) {
+        Some(key) => key.as_bytes(),
+        None => headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+            .unwrap_or_default(),
+    }
 }
 
 async fn limit_rate(
@@ -163,7 +174,7 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryPairs {
 }
 
 /// Reads the body of a request and works with it where waiting is allowed.
-async fn with_body(
+pub(crate) async fn with_body(
     request: Request,
     work: impl FnOnce(&HeaderMap, &[u8]) -> Result<Response, Refusal> + Send + 'static,
 ) -> Result<Response, Refusal> {
@@ -196,7 +207,7 @@ async fn blocking(
     })
 }
 
-fn account_id(headers: &HeaderMap) -> Result<&str, Refusal> {
+pub(crate) fn account_id(headers: &HeaderMap) -> Result<&str, Refusal> {
     match headers.get(ACCOUNT_ID).map(|value| value.to_str()) {
         None | Some(Ok("")) => Ok(DEFAULT_ACCOUNT),
         Some(Ok(account_id)) => Ok(account_id),

@@ -9,7 +9,7 @@ use crate::{redact, refusal::Refusal, usage::Usage};
 
 /// One span that passed every check that needs no look at other spans: its JSON, and what the store
 /// needs to know of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Record<'a> {
     pub(crate) trace_id: Cow<'a, str>,
     pub(crate) id: Cow<'a, str>,

@@ -49,6 +49,7 @@
 //! | `PUT /v5/spans/batch` | stores at most 1000 spans, new or not |
 //! | `POST /v5/spans/search` | a page of the spans that pass all filters |
 //! | `/v5/span-assessments` | what people say about spans: create, list, get, change, delete |
+//! | `POST /v1/traces` | spans of any OpenTelemetry program, as OTLP/HTTP: protobuf or JSON |
 //! | `GET /healthz` | 200 once requests are served; needs no key |
 //!
 //! This is the surface of the official Python client `scale-gp-beta` 0.7, by the rules that its
@@ -69,6 +70,11 @@
 //! `prev_cursor` of an answer are cursors. With the header `x-order-of-ties: arrival`, spans that
 //! are alike in what the answer is sorted by come in the order in which they arrived instead of by
 //! id. There are no projects: a search with `x-project-id` is refused.
+//!
+//! A span of OpenTelemetry keeps its ids as lower-case hex text. Its attributes become metadata under
+//! their names; kind, scope, resource, events and links stand under `otel`. The conventions for
+//! language models and agents (GenAI, OpenInference) say which SGP type it is, what went in and out,
+//! and which tokens were used. Spans that cannot be stored are left out and told as partial success.
 //!
 //! Refused with a JSON body `{"detail", "field", "code"}` that names the field and never holds its
 //! content:
@@ -102,6 +108,7 @@ mod collector;
 mod error;
 mod http;
 mod item;
+mod otlp;
 mod rate;
 mod read;
 mod redact;

@@ -77,6 +77,11 @@ impl Refusal {
         }
     }
 
+    /// Whether it is about how the spans hang together.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.status == StatusCode::CONFLICT
+    }
+
     #[cfg(test)]
     pub(crate) fn status(&self) -> u16 {
         self.status.as_u16()

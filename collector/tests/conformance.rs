@@ -170,3 +170,37 @@ forecast [AGENT_WORKFLOW] SUCCESS
         (&"Bern".into(), &"rain in Bern".into())
     );
 }
+
+#[tokio::test]
+async fn the_exporter_of_opentelemetry_arrives_with_its_conventions() {
+    let sent = Sent::by("otlp_exporter.py").await;
+    let trace_id = format!("{:032x}", 1);
+    assert_eq!(
+        sent.tree(&trace_id),
+        "\
+order [STANDALONE] SUCCESS
+  chat gpt [COMPLETION] SUCCESS
+  charge [STANDALONE] ERROR: ValueError: card declined
+  ship [STANDALONE] SUCCESS
+"
+    );
+    let order = sent.find(&trace_id, "order");
+    assert_eq!(order.group_id.as_deref(), Some("chat-1"));
+    assert_eq!(order.metadata["items"], serde_json::json!([1, 2]));
+    assert_eq!(order.metadata["otel"]["resource"]["service.name"], "shop");
+    assert_eq!(order.metadata["otel"]["scope"], "shop.orders");
+
+    let chat = sent.find(&trace_id, "chat gpt");
+    assert_eq!(chat.input["messages"][0]["content"], "hi");
+    assert_eq!(chat.output["messages"][0]["content"], "yo");
+    assert_eq!(chat.metadata["api_key"], "[REDACTED:credential]");
+    assert_eq!(chat.metadata["otel"]["events"][0]["attributes"]["after_ms"], 12.5);
+    let items = sent.running.store().items(&trace_id.parse().unwrap()).unwrap();
+    let item = items.iter().find(|item| item["id"] == chat.id.to_string()).unwrap();
+    assert_eq!((&item["input_tokens"], &item["output_tokens"]), (&7.into(), &3.into()));
+
+    assert_eq!(sent.find(&trace_id, "charge").metadata["error_type"], "ValueError");
+    let ship = sent.find(&trace_id, "ship");
+    assert_eq!(ship.metadata["otel"]["links"][0]["span_id"], chat.id.to_string());
+    assert_eq!(sent.running.store().traces(10).unwrap().len(), 2);
+}

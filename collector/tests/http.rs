@@ -432,6 +432,11 @@ async fn a_key_is_asked_for_where_one_is_set() {
     assert_eq!(setup.search("", json!({"parents_only": true})).await.0, 401);
     assert!(setup.spans("t").is_empty());
     assert_eq!(send(setup.put().header("x-api-key", "hunter2").body(batch)).await.0, 200);
+    let bearer = |key: &str| {
+        setup.put().header("authorization", format!("Bearer {key}")).body(r#"{"items":[]}"#)
+    };
+    assert_eq!(send(bearer("hunter2")).await.0, 200);
+    assert_eq!(send(bearer("hunter")).await.0, 401);
     let health = setup.client.get(format!("{}/healthz", setup.running.url()));
     assert_eq!(send(health).await.0, 200);
     assert!(!format!("{:?}", setup.running).contains("hunter"));
