@@ -1,15 +1,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use durable_spans_model::{Span, SpanStatus, Timestamp, TraceId};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::{
     CollectorError,
@@ -21,7 +18,7 @@ use crate::{
         filters::Search,
         results::{self, Results},
     },
-    store::{readers::Readers, update::Change},
+    store::{readers::Readers, update::Change, writer::Writer},
 };
 
 mod assessments;
@@ -30,6 +27,7 @@ pub(crate) mod retention;
 pub(crate) mod text;
 pub(crate) mod update;
 mod write;
+mod writer;
 
 const SPANS_OF_TRACE: &str = "SELECT body FROM span WHERE trace_id = ? ORDER BY start_ns, rowid";
 
@@ -56,9 +54,7 @@ const LONG_LOG_BYTES: u64 = 128 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Store {
     // In WAL mode reads do not hold up the writer, nor the other way round.
-    writer: Mutex<Connection>,
-    /// Writers that wait for their turn.
-    waiting: AtomicUsize,
+    writer: Writer,
     readers: Readers,
     /// SQLite's log of what is not in the file itself yet.
     log: PathBuf,
@@ -102,12 +98,7 @@ pub struct RootSummary {
 impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self, CollectorError> {
         let writer = schema::open_writer(path)?;
-        Ok(Self {
-            writer: writer.into(),
-            waiting: AtomicUsize::new(0),
-            readers: Readers::open(path)?,
-            log: log_of(path),
-        })
+        Ok(Self { writer: Writer::new(writer), readers: Readers::open(path)?, log: log_of(path) })
     }
 
     /// All spans of a trace by start, then in order of arrival; none for a trace that is not known.
@@ -179,13 +170,7 @@ impl Store {
         records: Vec<Record<'_>>,
         mode: Mode,
     ) -> Result<Vec<String>, Refusal> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let mut writer = lock(&self.writer);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let bodies = write::batch(&transaction, records, mode)?;
-        transaction.commit()?;
-        Ok(bodies)
+        self.writer.join(|connection| write::batch(connection, records, mode))
     }
 
     /// Writes a single span that must not exist yet.
@@ -196,11 +181,8 @@ impl Store {
 
     /// Changes a span, and answers with it.
     pub(crate) fn update(&self, id: &str, change: Change<'_>) -> Result<String, Refusal> {
-        let mut writer = lock(&self.writer);
-        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let body = update::span(&transaction, id, change).map_err(Refusal::of_only_item)?;
-        transaction.commit()?;
-        Ok(body)
+        let updated = self.writer.join(|connection| update::span(connection, id, change));
+        updated.map_err(Refusal::of_only_item)
     }
 
     /// The JSON of a span, of the one that arrived last if several traces have this id.
@@ -219,7 +201,7 @@ impl Store {
     /// Waits until no batch waits to be written, a second at most.
     pub(crate) fn wait_for_writers(&self) {
         for _ in 0..100 {
-            if self.waiting.load(Ordering::Relaxed) == 0 {
+            if !self.writer.is_busy() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(10));

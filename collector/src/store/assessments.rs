@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use crate::{
     assessment::{Assessment, Listing, NewAssessment, Said},
     refusal::Refusal,
-    store::{Store, lock},
+    store::Store,
 };
 
 const ROOT: &str = "
@@ -16,26 +16,27 @@ impl Store {
     /// Keeps a new assessment, and answers with it.
     pub(crate) fn assess(&self, new: NewAssessment, account_id: &str) -> Result<String, Refusal> {
         new.check_ids()?;
-        let mut writer = lock(&self.writer);
-        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let span_id = assessed_span(&transaction, &new)?;
-        let assessment = new.of_span(span_id, account_id, now())?;
-        if assessment.is_overwrite() {
-            check_only_overwrite(&transaction, &assessment)?;
-        }
-        let body = json(&assessment)?;
-        transaction.execute(
-            "INSERT INTO assessment (id, trace_id, span_id, type, body) VALUES (?, ?, ?, ?, ?)",
-            params![
-                assessment.assessment_id,
-                assessment.trace_id,
-                assessment.span_id,
-                assessment.said.kind(),
-                body
-            ],
-        )?;
-        transaction.commit()?;
-        Ok(body)
+        self.writer.alone(|writer| {
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let span_id = assessed_span(&transaction, &new)?;
+            let assessment = new.of_span(span_id, account_id, now())?;
+            if assessment.is_overwrite() {
+                check_only_overwrite(&transaction, &assessment)?;
+            }
+            let body = json(&assessment)?;
+            transaction.execute(
+                "INSERT INTO assessment (id, trace_id, span_id, type, body) VALUES (?, ?, ?, ?, ?)",
+                params![
+                    assessment.assessment_id,
+                    assessment.trace_id,
+                    assessment.span_id,
+                    assessment.said.kind(),
+                    body
+                ],
+            )?;
+            transaction.commit()?;
+            Ok(body)
+        })
     }
 
     pub(crate) fn assessment(&self, id: &str) -> Result<String, Refusal> {
@@ -44,21 +45,23 @@ impl Store {
 
     /// Changes what an assessment says, and answers with it.
     pub(crate) fn reassess(&self, id: &str, said: Said) -> Result<String, Refusal> {
-        let mut writer = lock(&self.writer);
-        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let stored = find(&transaction, id)?;
-        let mut assessment: Assessment = serde_json::from_str(&stored).map_err(Refusal::corrupt)?;
-        assessment.update(said, now())?;
-        if assessment.is_overwrite() {
-            check_only_overwrite(&transaction, &assessment)?;
-        }
-        let body = json(&assessment)?;
-        transaction.execute(
-            "UPDATE assessment SET type = ?, body = ? WHERE id = ?",
-            params![assessment.said.kind(), body, id],
-        )?;
-        transaction.commit()?;
-        Ok(body)
+        self.writer.alone(|writer| {
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let stored = find(&transaction, id)?;
+            let mut assessment: Assessment =
+                serde_json::from_str(&stored).map_err(Refusal::corrupt)?;
+            assessment.update(said, now())?;
+            if assessment.is_overwrite() {
+                check_only_overwrite(&transaction, &assessment)?;
+            }
+            let body = json(&assessment)?;
+            transaction.execute(
+                "UPDATE assessment SET type = ?, body = ? WHERE id = ?",
+                params![assessment.said.kind(), body, id],
+            )?;
+            transaction.commit()?;
+            Ok(body)
+        })
     }
 
     /// The assessments of a span or trace, in the order in which they were made.
@@ -74,7 +77,8 @@ impl Store {
     }
 
     pub(crate) fn forget_assessment(&self, id: &str) -> Result<(), Refusal> {
-        match lock(&self.writer).execute("DELETE FROM assessment WHERE id = ?", [id])? {
+        let delete = "DELETE FROM assessment WHERE id = ?";
+        match self.writer.alone(|writer| writer.execute(delete, [id]))? {
             0 => Err(Refusal::not_found("assessment")),
             _ => Ok(()),
         }

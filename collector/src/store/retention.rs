@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use crate::{
-    CollectorError,
-    store::{Store, lock},
-};
+use crate::{CollectorError, store::Store};
 
 /// Spans that are forgotten in one transaction: some ten milliseconds, in which writers wait.
 const STEP: i64 = 1_000;
@@ -30,14 +27,16 @@ pub(crate) struct Retention {
 impl Store {
     /// Forgets some of what is not to be kept. False once there is nothing more to do.
     pub(crate) fn forget_some(&self, retention: Retention) -> Result<bool, CollectorError> {
-        let mut writer = lock(&self.writer);
-        let Some(trace_id) = next_trace(&writer, retention)? else {
-            return give_back(&writer);
-        };
-        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        forget(&transaction, &trace_id)?;
-        transaction.commit()?;
-        Ok(true)
+        self.writer.alone(|connection| {
+            let Some(trace_id) = next_trace(connection, retention)? else {
+                return give_back(connection);
+            };
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            forget(&transaction, &trace_id)?;
+            transaction.commit()?;
+            Ok(true)
+        })
     }
 }
 
@@ -122,12 +121,8 @@ mod tests {
 
     /// As if the last span of the trace had come so many seconds ago.
     fn age(store: &Store, trace_id: &str, seconds: i64) {
-        lock(&store.writer)
-            .execute(
-                "UPDATE trace SET written_s = unixepoch() - ? WHERE trace_id = ?",
-                (seconds, trace_id),
-            )
-            .unwrap();
+        let sql = "UPDATE trace SET written_s = unixepoch() - ? WHERE trace_id = ?";
+        store.writer.alone(|writer| writer.execute(sql, (seconds, trace_id)).unwrap());
     }
 
     fn forget_all(store: &Store, retention: Retention) {
@@ -169,7 +164,7 @@ mod tests {
         assert!((5..20).contains(&left.len()), "{left:?}");
         assert_eq!(left[0], "t39");
         assert_eq!(left.last().unwrap(), &format!("t{:02}", 40 - left.len()));
-        let used = used_bytes(&lock(&store.writer)).unwrap();
+        let used = store.read(used_bytes).unwrap();
         assert!(used <= 1_000_000, "{used}");
 
         forget_all(&store, Retention { max_bytes: Some(0), ..Retention::default() });
@@ -195,7 +190,8 @@ mod tests {
             Retention { max_age: Some(Duration::from_secs(10)), ..Retention::default() };
         forget_all(&store, retention);
         assert!(traces(&store).is_empty());
-        lock(&store.writer).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        store.writer.alone(|writer| writer.execute_batch(checkpoint).unwrap());
         let bytes = std::fs::metadata(path).unwrap().len();
         assert!(bytes < 10_000_000, "{bytes}");
         // Rows that are numbered anew are indexed as well.

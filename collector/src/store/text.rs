@@ -5,7 +5,7 @@ use rusqlite::{Transaction, TransactionBehavior};
 use crate::{
     CollectorError,
     search::content::Content,
-    store::{Store, corrupt, lock},
+    store::{Store, corrupt},
 };
 
 /// Spans that are indexed in one transaction: some ten milliseconds, in which writers wait.
@@ -23,11 +23,13 @@ const STALE: &str = "
 impl Store {
     /// Brings some of the spans that wait into the index. False once there are none.
     pub(crate) fn index_some(&self) -> Result<bool, CollectorError> {
-        let mut writer = lock(&self.writer);
-        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let any = index_new(&transaction)? | index_stale(&transaction)?;
-        transaction.commit()?;
-        Ok(any)
+        self.writer.alone(|connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let any = index_new(&transaction)? | index_stale(&transaction)?;
+            transaction.commit()?;
+            Ok(any)
+        })
     }
 }
 

@@ -1,12 +1,12 @@
 use std::borrow::Cow;
 
-use rusqlite::{OptionalExtension, Transaction};
+use rusqlite::{Connection, OptionalExtension};
 use serde::Deserialize;
 
 use crate::{
     item::{Item, Object, Record, Text, raw},
     refusal::Refusal,
-    store::{Mode, SPAN_OF_ID, write},
+    store::{Mode, SPAN_OF_ID, write, writer::Failure},
 };
 
 /// The body of `PATCH /v5/spans/{id}`: what it names is replaced, the rest stays.
@@ -26,17 +26,18 @@ pub(crate) struct Change<'a> {
 
 /// Changes the span of this id, the one that arrived last if there are several. Answers with it.
 pub(super) fn span(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     id: &str,
     change: Change<'_>,
-) -> Result<String, Refusal> {
-    let mut stored = transaction.prepare_cached(SPAN_OF_ID)?;
+) -> Result<String, Failure> {
+    let not_found = || Failure::Refused(Refusal::not_found("span"));
+    let mut stored = connection.prepare_cached(SPAN_OF_ID)?;
     let stored: Option<String> = stored.query_row([id], |row| row.get(0)).optional()?;
-    let stored = stored.ok_or_else(|| Refusal::not_found("span"))?;
-    let changed = change.of(&stored)?;
+    let stored = stored.ok_or_else(not_found)?;
+    let changed = change.of(&stored).map_err(Failure::Refused)?;
     // It has ended if the stored one has, so that it wins.
-    let bodies = write::batch(transaction, vec![changed], Mode::Upsert)?;
-    bodies.into_iter().next().ok_or_else(|| Refusal::not_found("span"))
+    let bodies = write::batch(connection, vec![changed], Mode::Upsert)?;
+    bodies.into_iter().next().ok_or_else(not_found)
 }
 
 impl<'a> Change<'a> {

@@ -1,13 +1,13 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use axum::http::StatusCode;
-use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use crate::{
     item::Record,
     refusal::Refusal,
     rules::{self, Link, Stored},
-    store::Mode,
+    store::{Mode, writer::Failure},
 };
 
 pub(super) const SPAN: &str = "SELECT body FROM span WHERE trace_id = ? AND id = ?";
@@ -39,23 +39,23 @@ const UPDATE: &str = "
 
 /// Checks and writes a batch. Answers with each span as its write left it.
 pub(super) fn batch(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     records: Vec<Record<'_>>,
     mode: Mode,
-) -> Result<Vec<String>, Refusal> {
-    rules::check(&records, &mut InTransaction(transaction))?;
+) -> Result<Vec<String>, Failure> {
+    rules::check(&records, &mut InTransaction(connection)).map_err(Failure::Refused)?;
     if mode == Mode::Create {
-        check_new(transaction, &records)?;
+        check_new(connection, &records).map_err(Failure::Refused)?;
     }
-    note_traces(transaction, &records)?;
-    let indexed_to: i64 = transaction
+    note_traces(connection, &records)?;
+    let indexed_to: i64 = connection
         .prepare_cached("SELECT up_to FROM text_progress")?
         .query_row([], |row| row.get(0))?;
-    let mut place = transaction.prepare_cached(PLACE)?;
-    let mut insert = transaction.prepare_cached(INSERT)?;
-    let mut update = transaction.prepare_cached(UPDATE)?;
-    let mut stale = transaction.prepare_cached("INSERT OR IGNORE INTO stale_text VALUES (?)")?;
-    let mut stored = transaction.prepare_cached(SPAN)?;
+    let mut place = connection.prepare_cached(PLACE)?;
+    let mut insert = connection.prepare_cached(INSERT)?;
+    let mut update = connection.prepare_cached(UPDATE)?;
+    let mut stale = connection.prepare_cached("INSERT OR IGNORE INTO stale_text VALUES (?)")?;
+    let mut stored = connection.prepare_cached(SPAN)?;
     let mut bodies = Vec::with_capacity(records.len());
     for record in records {
         let key = [&record.trace_id, &record.id];
@@ -101,9 +101,9 @@ fn execute(statement: &mut CachedStatement<'_>, record: &Record<'_>) -> rusqlite
 }
 
 /// Creating a span does not overwrite one, be it stored or in the same batch.
-fn check_new(transaction: &Transaction<'_>, records: &[Record<'_>]) -> Result<(), Refusal> {
+fn check_new(connection: &Connection, records: &[Record<'_>]) -> Result<(), Refusal> {
     let mut keys = std::collections::HashSet::new();
-    let mut stored = transaction.prepare_cached(SPAN)?;
+    let mut stored = connection.prepare_cached(SPAN)?;
     for (index, Record { trace_id, id, .. }) in records.iter().enumerate() {
         if !keys.insert((trace_id, id)) || stored.exists([trace_id, id])? {
             let reason = "exists in this trace: PUT /v5/spans/batch replaces spans";
@@ -114,13 +114,13 @@ fn check_new(transaction: &Transaction<'_>, records: &[Record<'_>]) -> Result<()
     Ok(())
 }
 
-fn note_traces(transaction: &Transaction<'_>, records: &[Record<'_>]) -> rusqlite::Result<()> {
+fn note_traces(connection: &Connection, records: &[Record<'_>]) -> rusqlite::Result<()> {
     let mut starts: BTreeMap<&str, i64> = BTreeMap::new();
     for record in records {
         let start = starts.entry(&record.trace_id).or_insert(record.start_ns);
         *start = record.start_ns.min(*start);
     }
-    let mut note = transaction.prepare_cached(
+    let mut note = connection.prepare_cached(
         "INSERT INTO trace (trace_id, start_ns, written_s) VALUES (?, ?, unixepoch())
          ON CONFLICT DO UPDATE SET
              start_ns = min(start_ns, excluded.start_ns), written_s = excluded.written_s
@@ -132,7 +132,7 @@ fn note_traces(transaction: &Transaction<'_>, records: &[Record<'_>]) -> rusqlit
     Ok(())
 }
 
-struct InTransaction<'a>(&'a Transaction<'a>);
+struct InTransaction<'a>(&'a Connection);
 
 impl Stored for InTransaction<'_> {
     fn link(&mut self, trace_id: &str, id: &str) -> Result<Option<Link<'static>>, Refusal> {
