@@ -11,7 +11,7 @@ use axum::{
 
 use crate::{
     api_key::ApiKey,
-    batch, body, otlp,
+    batch, body, opper, otlp,
     rate::RateLimit,
     read,
     refusal::Refusal,
@@ -44,6 +44,7 @@ pub(crate) fn router(
         .route("/v5/spans/search", post(search_spans))
         .merge(assessments::routes())
         .merge(otlp::routes())
+        .merge(opper::routes())
         .with_state(store)
         // Only routes added before a layer are behind it: health needs no key.
         .layer(middleware::from_fn_with_state(api_key, require_key))
@@ -113,7 +114,8 @@ async fn update_span(
     request: Request,
 ) -> Result<Response, Refusal> {
     with_body(request, move |_, body| {
-        Ok(json(store.update(&span_id, read::body::<Change<'_>>(body)?)?))
+        let change = read::body::<Change>(body)?;
+        Ok(json(store.update(&span_id, |stored| change.of(stored))?))
     })
     .await
 }
@@ -160,7 +162,7 @@ async fn search_spans(
 }
 
 /// The parameters of the query string, as they come.
-struct QueryPairs(Vec<(String, String)>);
+pub(crate) struct QueryPairs(pub(crate) Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequestParts<S> for QueryPairs {
     type Rejection = Refusal;
@@ -198,7 +200,7 @@ async fn wrong_method() -> Refusal {
 }
 
 /// Parsing and SQLite must not hold up the threads that serve connections.
-async fn blocking(
+pub(crate) async fn blocking(
     work: impl FnOnce() -> Result<Response, Refusal> + Send + 'static,
 ) -> Result<Response, Refusal> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
@@ -215,6 +217,6 @@ pub(crate) fn account_id(headers: &HeaderMap) -> Result<&str, Refusal> {
     }
 }
 
-fn json(body: String) -> Response {
+pub(crate) fn json(body: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

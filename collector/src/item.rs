@@ -98,6 +98,18 @@ pub(crate) fn raw<'de, D: serde::Deserializer<'de>>(
 }
 
 impl<'a> Item<'a> {
+    /// A span that was stored before, and its account.
+    pub(crate) fn stored(body: &'a str) -> Result<(Self, Cow<'a, str>), Refusal> {
+        #[derive(Deserialize)]
+        struct Account<'a> {
+            #[serde(borrow)]
+            account_id: Cow<'a, str>,
+        }
+
+        let Account { account_id } = serde_json::from_str(body).map_err(Refusal::corrupt)?;
+        Ok((serde_json::from_str(body).map_err(Refusal::corrupt)?, account_id))
+    }
+
     /// The item as it is to be stored, if SGP would take it: with an id, with the token counts that
     /// it reports, and without credentials.
     ///

@@ -108,6 +108,7 @@ mod collector;
 mod error;
 mod http;
 mod item;
+mod opper;
 mod otlp;
 mod rate;
 mod read;

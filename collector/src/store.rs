@@ -18,7 +18,7 @@ use crate::{
         filters::Search,
         results::{self, Results},
     },
-    store::{readers::Readers, update::Change, writer::Writer},
+    store::{readers::Readers, writer::Writer},
 };
 
 mod assessments;
@@ -179,8 +179,12 @@ impl Store {
         bodies.into_iter().next().ok_or_else(|| Refusal::not_found("span"))
     }
 
-    /// Changes a span, and answers with it.
-    pub(crate) fn update(&self, id: &str, change: Change<'_>) -> Result<String, Refusal> {
+    /// Changes a span, given as its JSON, and answers with it. What has ended must stay so.
+    pub(crate) fn update(
+        &self,
+        id: &str,
+        change: impl for<'a> FnOnce(&'a str) -> Result<Record<'a>, Refusal>,
+    ) -> Result<String, Refusal> {
         let updated = self.writer.join(|connection| update::span(connection, id, change));
         updated.map_err(Refusal::of_only_item)
     }

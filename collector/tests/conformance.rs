@@ -204,3 +204,12 @@ order [STANDALONE] SUCCESS
     assert_eq!(ship.metadata["otel"]["links"][0]["span_id"], chat.id.to_string());
     assert_eq!(sent.running.store().traces(10).unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn the_client_of_opper_finds_its_spans_and_traces() {
+    let sent = Sent::by("opper_client.py").await;
+    let traces = sent.running.store().traces(10).unwrap();
+    assert_eq!(traces.len(), 1);
+    let tree = sent.tree(&traces[0].trace_id.to_string());
+    assert_eq!(tree, "direct [COMPLETION] SUCCESS\n");
+}

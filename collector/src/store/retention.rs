@@ -40,6 +40,40 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Forgets a trace with all that belongs to it. False if it is not known.
+    pub(crate) fn forget_trace(&self, trace_id: &str) -> Result<bool, CollectorError> {
+        let sql = "SELECT 1 FROM trace WHERE trace_id = ?";
+        let mut known = false;
+        while self.read(|reader| reader.prepare_cached(sql)?.exists([trace_id]))? {
+            known = true;
+            self.writer.alone(|connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                forget(&transaction, trace_id)?;
+                transaction.commit()
+            })?;
+        }
+        Ok(known)
+    }
+
+    /// Forgets a span, the one that arrived last if several traces have this id. False if there is
+    /// none. Its children stay, without their parent.
+    pub(crate) fn forget_span(&self, id: &str) -> Result<bool, CollectorError> {
+        self.writer.alone(|connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let sql = "SELECT rowid FROM span WHERE id = ? ORDER BY rowid DESC LIMIT 1";
+            let row = transaction.query_row(sql, [id], |row| row.get(0)).optional()?;
+            if let Some(row) = row {
+                forget_rows(&transaction, &[row])?;
+            }
+            transaction.commit()?;
+            Ok(row.is_some())
+        })
+    }
+}
+
 /// The trace to forget next: that which has been without new spans for longest.
 fn next_trace(
     connection: &Connection,
@@ -62,25 +96,30 @@ fn next_trace(
 }
 
 /// Forgets a trace, or a part of a big one, whose turn comes again until it is gone.
-fn forget(transaction: &Transaction<'_>, trace_id: &str) -> Result<(), CollectorError> {
+fn forget(transaction: &Transaction<'_>, trace_id: &str) -> Result<(), rusqlite::Error> {
     let mut rows = transaction.prepare_cached(
         "SELECT rowid FROM span WHERE trace_id = ? ORDER BY start_ns DESC LIMIT ?",
     )?;
     let rows = rows.query_map((trace_id, STEP), |row| row.get(0))?;
     let rows: Vec<i64> = rows.collect::<Result<_, _>>()?;
+    forget_rows(transaction, &rows)?;
+    if i64::try_from(rows.len()).is_ok_and(|count| count < STEP) {
+        for table in ["assessment", "trace"] {
+            transaction.execute(&format!("DELETE FROM {table} WHERE trace_id = ?"), [trace_id])?;
+        }
+    }
+    Ok(())
+}
+
+fn forget_rows(transaction: &Transaction<'_>, rows: &[i64]) -> Result<(), rusqlite::Error> {
     for sql in [
         "DELETE FROM span_text WHERE rowid = ?",
         "DELETE FROM stale_text WHERE span_row = ?",
         "DELETE FROM span WHERE rowid = ?",
     ] {
         let mut delete = transaction.prepare_cached(sql)?;
-        for row in &rows {
+        for row in rows {
             delete.execute([row])?;
-        }
-    }
-    if i64::try_from(rows.len()).is_ok_and(|count| count < STEP) {
-        for table in ["assessment", "trace"] {
-            transaction.execute(&format!("DELETE FROM {table} WHERE trace_id = ?"), [trace_id])?;
         }
     }
     // SQLite gives the numbers of the last rows to new ones, which are not in the index of words.
