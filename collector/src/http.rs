@@ -11,7 +11,7 @@ use axum::{
 
 use crate::{
     api_key::ApiKey,
-    batch, body, opper, otlp,
+    batch, body, openai, opper, otlp,
     rate::RateLimit,
     read,
     refusal::Refusal,
@@ -44,6 +44,7 @@ pub(crate) fn router(
         .route("/v5/spans/search", post(search_spans))
         .merge(assessments::routes())
         .merge(otlp::routes())
+        .merge(openai::routes())
         .merge(opper::routes())
         .with_state(store)
         // Only routes added before a layer are behind it: health needs no key.

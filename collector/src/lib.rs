@@ -50,6 +50,8 @@
 //! | `POST /v5/spans/search` | a page of the spans that pass all filters |
 //! | `/v5/span-assessments` | what people say about spans: create, list, get, change, delete |
 //! | `POST /v1/traces` | spans of any OpenTelemetry program, as OTLP/HTTP: protobuf or JSON |
+//! | `/v3/spans`, `/v3/traces` | spans and traces as Opper's clients write and read them |
+//! | `POST /v1/traces/ingest` | traces of the OpenAI Agents SDK |
 //! | `GET /healthz` | 200 once requests are served; needs no key |
 //!
 //! This is the surface of the official Python client `scale-gp-beta` 0.7, by the rules that its
@@ -75,6 +77,11 @@
 //! their names; kind, scope, resource, events and links stand under `otel`. The conventions for
 //! language models and agents (GenAI, OpenInference) say which SGP type it is, what went in and out,
 //! and which tokens were used. Spans that cannot be stored are left out and told as partial success.
+//!
+//! Opper's fields `meta`, `metadata` and `tags` stand under these names in the metadata. A trace of
+//! the OpenAI Agents SDK becomes a root of the trace's id, which reaches from the first to the last
+//! of its spans that are known; the spans are mapped as SGP's own processor does. Both send their key
+//! as a bearer token, which is as good as `x-api-key`.
 //!
 //! Refused with a JSON body `{"detail", "field", "code"}` that names the field and never holds its
 //! content:
@@ -108,6 +115,7 @@ mod collector;
 mod error;
 mod http;
 mod item;
+mod openai;
 mod opper;
 mod otlp;
 mod rate;

@@ -196,6 +196,17 @@ impl Store {
         found.optional()?.ok_or_else(|| Refusal::not_found("span"))
     }
 
+    /// The JSON of a span of a trace.
+    pub(crate) fn span_of_trace(
+        &self,
+        trace_id: &str,
+        id: &str,
+    ) -> Result<Option<String>, Refusal> {
+        let reader = self.readers.take();
+        let mut query = reader.prepare_cached(write::SPAN)?;
+        Ok(query.query_row([trace_id, id], |row| row.get(0)).optional()?)
+    }
+
     pub(crate) fn search(&self, search: &Search) -> Result<Results, Refusal> {
         // One transaction, so that all queries see the same state.
         let mut reader = self.readers.take();

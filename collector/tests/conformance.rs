@@ -142,13 +142,8 @@ async fn the_tracing_library_of_the_official_client_arrives_whole() {
     assert!(many.iter().all(|span| span.end_timestamp.is_some()));
 }
 
-#[tokio::test]
-async fn an_agent_of_openai_is_traced_through_sgps_processor() {
-    let sent = Sent::by("agents_processor.py").await;
-    let trace_id = format!("trace_{:032x}", 1);
-    assert_eq!(
-        sent.tree(&trace_id),
-        "\
+/// The trace of `scripted_agent.py`.
+const FORECAST: &str = "\
 forecast [AGENT_WORKFLOW] SUCCESS
   task [CUSTOM] SUCCESS
     Forecaster [AGENT_WORKFLOW] SUCCESS
@@ -157,8 +152,13 @@ forecast [AGENT_WORKFLOW] SUCCESS
         weather [CODE_EXECUTION] SUCCESS
       turn [CUSTOM] SUCCESS
         Generation [COMPLETION] SUCCESS
-"
-    );
+";
+
+#[tokio::test]
+async fn an_agent_of_openai_is_traced_through_sgps_processor() {
+    let sent = Sent::by("agents_processor.py").await;
+    let trace_id = format!("trace_{:032x}", 1);
+    assert_eq!(sent.tree(&trace_id), FORECAST);
     assert!(sent.spans(&trace_id).iter().all(|span| span.end_timestamp.is_some()));
     let first = sent.find(&trace_id, "Generation");
     let items = sent.running.store().items(&trace_id.parse().unwrap()).unwrap();
@@ -212,4 +212,35 @@ async fn the_client_of_opper_finds_its_spans_and_traces() {
     assert_eq!(traces.len(), 1);
     let tree = sent.tree(&traces[0].trace_id.to_string());
     assert_eq!(tree, "direct [COMPLETION] SUCCESS\n");
+}
+
+#[tokio::test]
+async fn an_agent_of_openai_is_traced_by_its_own_exporter() {
+    let sent = Sent::by("agents_exporter.py").await;
+    let trace_id = format!("trace_{:032x}", 1);
+    assert_eq!(sent.tree(&trace_id), FORECAST);
+    let tool = sent.find(&trace_id, "weather");
+    assert_eq!(
+        (&tool.input["city"], &tool.output["output"]),
+        (&"Bern".into(), &"rain in Bern".into())
+    );
+
+    let trace_id = format!("trace_{:032x}", 2);
+    assert_eq!(
+        sent.tree(&trace_id),
+        "\
+manual [AGENT_WORKFLOW] SUCCESS
+  first [CODE_EXECUTION] SUCCESS
+  second [CODE_EXECUTION] ERROR: tool failed
+"
+    );
+    let root = sent.find(&trace_id, "manual");
+    assert_eq!(root.metadata["openai_metadata"]["k"], "v");
+    assert_eq!(root.group_id.as_deref(), Some("g"));
+    let (first, second) = (sent.find(&trace_id, "first"), sent.find(&trace_id, "second"));
+    assert_eq!(
+        (root.start_timestamp, root.end_timestamp),
+        (first.start_timestamp, second.end_timestamp)
+    );
+    assert_eq!((&first.input["input"], &first.output["b"]), (&"plain".into(), &2.into()));
 }
