@@ -132,9 +132,12 @@ fn span(n: usize) -> Value {
         "status": if n % 100 == 99 { "ERROR" } else { "SUCCESS" },
         "type": if n % 10 == 3 { "COMPLETION" } else { "CUSTOM" },
         "input": {"prompt": text.join(" "), "n": n},
-        "output": {"usage": {"input_tokens": n % 1000, "output_tokens": n % 77}},
+        "output": {"answer": text[0]},
         "metadata": {"run": format!("run-{trace}"), "attempt": n % 3},
     });
+    if n % 10 == 3 {
+        span["output"]["usage"] = json!({"input_tokens": n % 1000, "output_tokens": n % 77});
+    }
     if !n.is_multiple_of(SPANS_PER_TRACE) {
         span["parent_id"] = id(n - n % SPANS_PER_TRACE).into();
     }

@@ -47,7 +47,7 @@ static NAMES: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-/// Whether JSON text may hold anything to redact. It errs on the safe side and is fast: nearly all
+/// Whether a text, or JSON as text, may hold anything to redact. It errs on the safe side and is fast: nearly all
 /// spans hold no credential, and need not be taken apart to find out. An escape may hide anything.
 #[expect(clippy::expect_used, reason = "a constant, and every test uses it")]
 static SUSPICIOUS: LazyLock<regex::bytes::Regex> = LazyLock::new(|| {
@@ -69,6 +69,9 @@ fn regex(pattern: &str) -> Regex {
 
 /// The text without its credentials, if it holds any.
 pub(crate) fn text(text: &str) -> Option<String> {
+    if !SUSPICIOUS.is_match(text.as_bytes()) {
+        return None;
+    }
     let redacted = SHAPES.replace_all(text, |found: &Captures<'_>| {
         let group = |name| found.name(name).map_or("", |group| group.as_str());
         let before = ["scheme", "url", "setting"].map(group).concat();
