@@ -1,3 +1,4 @@
+use durable_spans_model::SpanStatus;
 use rusqlite::{Transaction, params_from_iter, types::Value};
 
 use crate::{
@@ -11,6 +12,8 @@ use crate::{
 /// Most rows that are collected and sorted for one page. With more, walking in the order of the
 /// answer until the page is full is the better way.
 pub(crate) const MAX_SORTED_ROWS: usize = 20_000;
+
+const SUCCESS: &str = SpanStatus::Success.as_str();
 
 /// A condition of SQL, with the values for its question marks.
 #[derive(Clone, Debug)]
@@ -137,6 +140,14 @@ fn drivers(filters: &Filters) -> Vec<Driver> {
     let group = filters.group_id.as_ref().map(|id| Condition::new("group_id = ?", [id.clone()]));
     add("INDEXED BY span_by_group", group, true);
     add("INDEXED BY span_by_name", any_of("name", names), is_one(names));
+    let failures =
+        filters.statuses.as_ref().filter(|names| names.iter().all(|name| name != SUCCESS));
+    let failed = failures.map(|names| {
+        let Condition { sql, values } = Condition::any_of("status", names.clone());
+        // Tells SQLite that the index holds them all.
+        Condition { sql: format!("status <> '{SUCCESS}' AND {sql}"), values }
+    });
+    add("INDEXED BY failed_by_start", failed, is_one(&filters.statuses));
     let types = filters.assessment_types.as_ref().map(|types| assessed(types));
     add("NOT INDEXED", types, false);
     let window = (filters.from_ns.is_some() || filters.to_ns.is_some()).then(|| {
@@ -399,6 +410,8 @@ mod tests {
             (json!({"trace_ids": ["t"], "span_ids": ["id7"]}), "span_by_id"),
             (json!({"trace_ids": ["u"], "group_id": "g"}), "span_of_trace"),
             (json!({"parent_ids": ["q"]}), "span_by_parent"),
+            (json!({"statuses": ["ERROR", "CANCELED"]}), "failed_by_start"),
+            (json!({"statuses": ["ERROR"], "trace_ids": ["t"]}), "failed_by_start"),
             (json!({"names": ["other"], "trace_ids": ["t"]}), "span_by_name"),
             (json!({"spans": [{"trace_id": "t", "span_id": "id7"}]}), "span_by_id"),
             (json!({"application_variant_ids": ["v"]}), "span_by_variant"),

@@ -54,11 +54,19 @@ impl Results {
 
 /// Finds the rows first and their JSON after, so that sorting moves numbers and never bodies.
 pub(crate) fn read(transaction: &Transaction<'_>, search: &Search) -> Result<Results, Refusal> {
+    read_within(PATIENCE, transaction, search)
+}
+
+fn read_within(
+    patience: Duration,
+    transaction: &Transaction<'_>,
+    search: &Search,
+) -> Result<Results, Refusal> {
     let plan = Plan::new(transaction, search)?;
     let mut query = transaction.prepare_cached(&plan.sql)?;
     let mut rows = query.query(params_from_iter(plan.values))?;
     let mut bodies = transaction.prepare_cached("SELECT body FROM span WHERE rowid = ?")?;
-    let mut page = Page::new(search);
+    let mut page = Page::new(search, patience);
     while let Some(row) = rows.next()? {
         let place = Place { row: row.get(0)?, start_ns: row.get(1)? };
         if !page.take(place, &mut bodies)? {
@@ -83,12 +91,22 @@ struct Page<'a> {
     last: Option<Place>,
     began: Instant,
     filled: Option<Instant>,
+    /// How long a search goes on that may answer with a part of the page.
+    patience: Duration,
 }
 
 impl<'a> Page<'a> {
-    fn new(search: &'a Search) -> Self {
+    fn new(search: &'a Search, patience: Duration) -> Self {
         let results = Results { is_backwards: search.is_backwards(), ..Results::default() };
-        Self { search, results, bytes: 0, last: None, began: Instant::now(), filled: None }
+        Self {
+            search,
+            results,
+            bytes: 0,
+            last: None,
+            began: Instant::now(),
+            filled: None,
+            patience,
+        }
     }
 
     /// Looks at the span in this row. False if the page needs no more.
@@ -131,15 +149,15 @@ impl<'a> Page<'a> {
     }
 
     fn is_out_of_time(&mut self) -> Result<bool, Refusal> {
-        // Without a look inside, each row is on the page.
-        if !self.search.filters.looks_inside() {
+        // Without a look inside, each row is on the page. And each page gets a bit further.
+        if !self.search.filters.looks_inside() || self.last.is_none() {
             return Ok(false);
         }
         if let Some(filled) = self.filled {
             return Ok(filled.elapsed() > LOOK_AHEAD);
         }
         let spent = self.began.elapsed();
-        if self.search.allow_partial_results && spent > PATIENCE {
+        if self.search.allow_partial_results && spent > self.patience {
             self.results.searched_through =
                 self.last.map(|last| Timestamp::from_unix_ns(last.start_ns));
             return Ok(true);
@@ -174,5 +192,51 @@ impl<'a> Page<'a> {
             results.items.reverse();
         }
         results
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        search::filters::Cursor,
+        store::tests::{item, put, store},
+    };
+    use serde_json::Value;
+
+    #[test]
+    fn a_search_that_runs_out_of_time_goes_on_from_where_it_was() {
+        let (_dir, store) = store();
+        let spans: Vec<_> = (0..9)
+            .map(|n| {
+                let mut item = item("t", &n.to_string(), n);
+                item["metadata"]["even"] = (n % 2 == 0).into();
+                item
+            })
+            .collect();
+        put(&store, &spans);
+        // The index of words cannot tell which they are.
+        let filters = json!({"extra_metadata": {"$or": [{"even": true}]}}).to_string();
+        let query = [("allow_partial_results".to_owned(), "true".to_owned())];
+        let mut search = Search::parse(&query, filters.as_bytes()).unwrap();
+        let mut found = Vec::new();
+        let mut pages = 0;
+        loop {
+            let results = store.read(|reader| {
+                read_within(Duration::ZERO, &reader.unchecked_transaction().unwrap(), &search)
+            });
+            let page: Value = serde_json::from_str(&results.unwrap().json()).unwrap();
+            let items = page["items"].as_array().unwrap();
+            found.extend(items.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+            pages += 1;
+            if page["has_more"] == false {
+                break;
+            }
+            assert_eq!(page["search_status"], "partial");
+            assert!(page["searched_through"].as_str().unwrap().starts_with("2026-11-21T08:03:0"));
+            search.cursor = Some(Cursor::After(page["next_cursor"].as_str().unwrap().to_owned()));
+        }
+        assert_eq!(found, ["8", "6", "4", "2", "0"]);
+        assert!(pages > 5, "{pages}");
     }
 }
