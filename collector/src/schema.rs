@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -11,8 +11,8 @@ const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.s
 /// Version of the tables that this collector works with, kept in the file as `PRAGMA user_version`.
 const VERSION: usize = STEPS.len();
 
-/// How long to wait for another process that writes to the same file, in milliseconds.
-const BUSY_TIMEOUT_MS: u32 = 2_000;
+/// How long to wait for another process that writes to the same file.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// SQLite's log grows up to this, in pages, if nobody moves it into the file before. The longer it
 /// is, the more often a page of an index is changed in it before it is written to the file: ids are
@@ -58,7 +58,7 @@ fn no_mutex() -> OpenFlags {
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     // In KiB where negative. Span ids are random, so the indexes are touched all over.
     connection.pragma_update(None, "cache_size", -65_536)?;
     connection.pragma_update(None, "temp_store", "memory")?;

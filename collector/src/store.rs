@@ -213,7 +213,7 @@ impl Store {
         results::read(&reader.transaction()?, search)
     }
 
-    /// Waits until no batch waits to be written, a second at most.
+    /// Waits for a lull in the writing, a second at most.
     pub(crate) fn wait_for_writers(&self) {
         for _ in 0..100 {
             if !self.writer.is_busy() {
@@ -223,12 +223,23 @@ impl Store {
         }
     }
 
-    /// Moves SQLite's log into the file if it has become long, while others read and write.
+    /// Moves SQLite's log into the file if it has become long.
     pub(crate) fn shorten_log(&self) -> Result<(), CollectorError> {
-        if fs::metadata(&self.log).is_ok_and(|log| log.len() > LONG_LOG_BYTES) {
-            let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
-            self.read(|reader| reader.query_row(checkpoint, [], |_| Ok(())))?;
+        if !fs::metadata(&self.log).is_ok_and(|log| log.len() > LONG_LOG_BYTES) {
+            return Ok(());
         }
+        let checkpoint = |connection: &Connection, mode: &str| {
+            connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+        };
+        // The bulk of it while others read and write, so that nobody waits long for the rest.
+        self.read(|reader| checkpoint(reader, "PASSIVE"))?;
+        self.writer.alone(|writer| {
+            // While somebody reads from the log it stays: the next time, then.
+            writer.busy_timeout(Duration::ZERO)?;
+            let emptied = checkpoint(writer, "TRUNCATE");
+            writer.busy_timeout(schema::BUSY_TIMEOUT)?;
+            emptied
+        })?;
         Ok(())
     }
 

@@ -2,9 +2,9 @@ use std::{
     collections::BTreeSet,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::http::StatusCode;
@@ -18,6 +18,9 @@ const MAX_GROUP: usize = 16;
 /// How long work waits for others to join it before it commits by itself.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// How long no work must have come for there to be time for other things, in milliseconds.
+const LULL_MS: u64 = 50;
+
 /// The connection for writing. Work that comes at the same time is committed together: a commit
 /// writes each changed page once, however many batches have changed it.
 #[derive(Debug)]
@@ -27,6 +30,9 @@ pub(super) struct Writer {
     /// Work that waits for its turn.
     waiting: AtomicUsize,
     patience: Duration,
+    began: Instant,
+    /// When work came last, in milliseconds since the beginning.
+    last_ms: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -50,12 +56,25 @@ impl Writer {
             committed: Condvar::new(),
             waiting: AtomicUsize::new(0),
             patience: PATIENCE,
+            began: Instant::now(),
+            last_ms: AtomicU64::new(0),
         }
     }
 
-    /// Whether somebody waits for a turn.
+    /// Whether work came a moment ago, so that more is likely to come.
     pub(super) fn is_busy(&self) -> bool {
+        let last_ms = self.last_ms.load(Ordering::Relaxed);
+        self.is_awaited() || self.now_ms().saturating_sub(last_ms) < LULL_MS
+    }
+
+    /// Whether somebody waits for a turn.
+    fn is_awaited(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Milliseconds since the beginning.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Does the work within a transaction, together with other work, and returns once that is
@@ -71,6 +90,7 @@ impl Writer {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.last_ms.store(self.now_ms(), Ordering::Relaxed);
         state.begin()?;
         let group = state.group;
         let undo = Undo(&state.connection);
@@ -81,7 +101,7 @@ impl Writer {
             Ok(_) | Err(Failure::Refused(_)) => std::mem::forget(undo),
         }
         state.joined += 1;
-        if !self.is_busy() || state.joined >= MAX_GROUP || !state.is_open() {
+        if !self.is_awaited() || state.joined >= MAX_GROUP || !state.is_open() {
             self.commit(&mut state);
         }
         let done = done?;
