@@ -1,11 +1,11 @@
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use durable_spans_model::TraceId;
 use reqwest::Url;
 
-use crate::{serve, traces, transfer, watch};
+use crate::{quantity, serve, traces, transfer, watch};
 
 /// Keep and read the spans of Temporal workflows
 #[derive(Parser)]
@@ -71,6 +71,15 @@ pub(crate) struct Serve {
     /// Base URL of Temporal's own web page, which the traces page links to
     #[arg(long, env = "TEMPORAL_UI_URL", default_value = "http://localhost:8233")]
     pub(crate) temporal_ui: Url,
+    /// Forget traces that got no span for so long, such as 7d; kept for ever by default
+    #[arg(long, value_parser = quantity::duration)]
+    pub(crate) max_age: Option<Duration>,
+    /// Forget the oldest traces when the file is bigger, such as 2GB; no limit by default
+    #[arg(long, value_parser = quantity::bytes)]
+    pub(crate) max_size: Option<u64>,
+    /// Requests to serve per second; further ones are told to come back; no limit by default
+    #[arg(long)]
+    pub(crate) max_requests_per_second: Option<NonZeroU32>,
 }
 
 #[derive(Subcommand)]

@@ -126,6 +126,8 @@ impl SpansClient {
     async fn page(&self, filters: &Value, query: &[(&str, &str)]) -> anyhow::Result<Page> {
         let request = self.http.post(self.at("v5/spans/search")).query(query);
         let request = request.header("content-type", "application/json").body(filters.to_string());
+        // Siblings that began at the same time are shown as they were recorded. SGP ignores this.
+        let request = request.header("x-order-of-ties", "arrival");
         let response = self.send(request).await?;
         let context = || format!("{} did not answer with spans", self.shown);
         let body = response.bytes().await.map_err(reqwest::Error::without_url);

@@ -20,6 +20,7 @@
 
 mod args;
 mod client;
+mod quantity;
 mod serve;
 mod traces;
 mod transfer;

@@ -11,6 +11,15 @@ pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
     if let Some(key) = args.api_key {
         collector = collector.api_key(key);
     }
+    if let Some(age) = args.max_age {
+        collector = collector.max_age(age);
+    }
+    if let Some(bytes) = args.max_size {
+        collector = collector.max_bytes(bytes);
+    }
+    if let Some(requests) = args.max_requests_per_second {
+        collector = collector.max_requests_per_second(requests);
+    }
     // Before anybody is told that it serves, so that nobody can send the signal too early.
     let stop = stop_signal()?;
     let running = collector.serve((args.host, args.port)).await?;

@@ -33,8 +33,12 @@ struct Serving {
 
 impl Serving {
     fn start(db: &Path, key: Option<&'static str>) -> Self {
+        Self::start_with(db, key, &[])
+    }
+
+    fn start_with(db: &Path, key: Option<&'static str>, args: &[&str]) -> Self {
         let mut command = durable_spans();
-        command.args(["serve", "--port", "0", "--db"]).arg(db).stdout(Stdio::piped());
+        command.args(["serve", "--port", "0", "--db"]).arg(db).args(args).stdout(Stdio::piped());
         if let Some(key) = key {
             command.env("DURABLE_SPANS_API_KEY", key);
         }
@@ -173,6 +177,30 @@ async fn a_key_is_needed_on_both_sides_and_never_printed() {
     assert!(!text(&help.unwrap().stdout).contains("hunter2"));
 }
 
+#[tokio::test]
+async fn old_traces_are_forgotten_and_siblings_are_shown_as_they_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("spans.sqlite");
+    let serving = Serving::start(&db, None);
+    // Same start, ids the other way round.
+    serving.put(json!([span("t", "b", None, Some(1)), span("t", "a", None, Some(1))])).await;
+    let shown = serving.print(&["traces", "show", "t"]);
+    assert_eq!(shown, "b [STANDALONE] 1ms SUCCESS\na [STANDALONE] 1ms SUCCESS\n");
+    drop(serving);
+
+    let file = rusqlite::Connection::open(&db).unwrap();
+    file.execute("UPDATE trace SET written_s = unixepoch() - 7200", []).unwrap();
+    drop(file);
+    let args = ["--max-age", "1h", "--max-size", "1GB", "--max-requests-per-second", "1000"];
+    let serving = Serving::start_with(&db, None, &args);
+    for _ in 0..1000 {
+        if serving.print(&["traces", "list"]).is_empty() {
+            return;
+        }
+    }
+    panic!("the trace is still there");
+}
+
 #[test]
 fn failures_end_with_1_and_say_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
@@ -215,6 +243,9 @@ fn wrong_usage_ends_with_2() {
         &["traces", "export", "t", "--format", "yaml"],
         &["completions", "csh"],
         &["serve", "--port", "70000"],
+        &["serve", "--max-age", "7 days"],
+        &["serve", "--max-size", "2"],
+        &["serve", "--max-requests-per-second", "0"],
         &["dance"],
     ] {
         let output = durable_spans().args(args).output().unwrap();

@@ -1,35 +1,17 @@
-use std::borrow::Cow;
+use serde::Deserialize;
+use serde_json::{error::Category, value::RawValue};
 
-use axum::http::StatusCode;
-use durable_spans_model::{InvalidSpan, SpanId, SpanStatus, SpanType, Timestamp, TraceId};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, error::Category, value::RawValue};
-
-use crate::refusal::Refusal;
+use crate::{
+    item::{Item, Record},
+    read,
+    refusal::Refusal,
+};
 
 /// Most spans that one batch may hold.
 pub const MAX_BATCH_SPANS: usize = 1000;
 
-/// One span of a batch that passed every check that needs no look at other spans.
-#[derive(Debug)]
-pub(crate) struct Record<'a> {
-    pub(crate) trace_id: Cow<'a, str>,
-    pub(crate) id: Cow<'a, str>,
-    pub(crate) parent_id: Option<Cow<'a, str>>,
-    pub(crate) start_ns: i64,
-    pub(crate) end_ns: Option<i64>,
-    /// The JSON object to store and to answer with.
-    pub(crate) body: String,
-}
-
-impl Record<'_> {
-    pub(crate) fn is_completed(&self) -> bool {
-        self.end_ns.is_some()
-    }
-}
-
-/// Reads the body of `PUT /v5/spans/batch`.
-pub(crate) fn parse<'a>(body: &'a [u8], account_id: &'a str) -> Result<Vec<Record<'a>>, Refusal> {
+/// Reads the body of a batch: `{"items": [...]}`.
+pub(crate) fn parse<'a>(body: &'a [u8], account_id: &str) -> Result<Vec<Record<'a>>, Refusal> {
     #[derive(Deserialize)]
     struct Batch<'a> {
         // Not parsed further until their number is known to be allowed.
@@ -42,15 +24,11 @@ pub(crate) fn parse<'a>(body: &'a [u8], account_id: &'a str) -> Result<Vec<Recor
     }
     let batch: Batch<'a> =
         serde_json::from_slice(body).map_err(|error| match error.classify() {
-            Category::Data if is_missing(&error) => Refusal::invalid("items", "is missing"),
+            Category::Data if read::is_missing(&error) => Refusal::invalid("items", "is missing"),
             Category::Data => {
                 Refusal::invalid("items", "must be an array, the only one in an object")
             }
-            _ => Refusal::of_field(
-                StatusCode::BAD_REQUEST,
-                "body",
-                &format!("is not valid JSON: {error}"),
-            ),
+            _ => read::malformed(&error),
         })?;
     if batch.items.len() > MAX_BATCH_SPANS {
         let reason =
@@ -61,200 +39,25 @@ pub(crate) fn parse<'a>(body: &'a [u8], account_id: &'a str) -> Result<Vec<Recor
     batch.items.into_iter().enumerate().map(parse).collect()
 }
 
+/// Reads the body of a single span.
+pub(crate) fn parse_one<'a>(body: &'a [u8], account_id: &str) -> Result<Record<'a>, Refusal> {
+    read::body::<Item<'a>>(body)?.into_record(account_id)
+}
+
 fn parse_item<'a>(
     index: usize,
     text: &'a RawValue,
-    account_id: &'a str,
+    account_id: &str,
 ) -> Result<Record<'a>, Refusal> {
-    // Serde would also read a struct from an array, by position.
-    if !text.get().starts_with('{') {
-        return Err(Refusal::invalid(format!("items[{index}]"), "must be an object"));
-    }
-    let mut item: Item<'a> =
-        serde_json::from_str(text.get()).map_err(|_| explain(index, text.get()))?;
-    item.account_id = account_id;
-    item.object = "span";
-    if item.id.is_none() {
-        item.id = Some(Text(uuid::Uuid::new_v4().to_string().into()));
-    }
-    let (start_ns, end_ns) = item.check().map_err(|error| {
-        Refusal::invalid(format!("items[{index}].{}", error.field()), error.reason())
-    })?;
-    let body = serde_json::to_string(&item).map_err(|error| {
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a span has no JSON: {error}"))
-    })?;
-    Ok(Record {
-        trace_id: item.trace_id.0,
-        id: item.id.map(|id| id.0).unwrap_or_default(),
-        parent_id: item.parent_id.map(|id| id.0),
-        start_ns,
-        end_ns,
-        body,
-    })
-}
-
-/// Says which field of an item could not be read. Reads it a second time, because keeping track of
-/// the path is not for free and most items are fine.
-fn explain(index: usize, text: &str) -> Refusal {
-    let item = format!("items[{index}]");
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let Err(error) = serde_path_to_error::deserialize::<_, Item<'_>>(&mut deserializer) else {
-        return Refusal::invalid(item, "must be a span");
-    };
-    let path = error.path().to_string();
-    let error = error.into_inner();
-    if let Some(name) = named_in(&error, "missing field `") {
-        return Refusal::invalid(format!("{item}.{name}"), "is missing");
-    }
-    if let Some(name) = named_in(&error, "duplicate field `") {
-        return Refusal::invalid(format!("{item}.{name}"), "must not be given twice");
-    }
-    let field = if path == "." { item } else { format!("{item}.{path}") };
-    match error.classify() {
-        // Serde's own message would quote the value.
-        Category::Data => Refusal::invalid(field, "must be a string"),
-        _ => Refusal::invalid(field, &format!("is not valid JSON text: {error}")),
-    }
-}
-
-fn is_missing(error: &serde_json::Error) -> bool {
-    named_in(error, "missing field `").is_some()
-}
-
-fn named_in(error: &serde_json::Error, before: &str) -> Option<String> {
-    let message = error.to_string();
-    Some(message.strip_prefix(before)?.split('`').next()?.to_owned())
-}
-
-/// Text that is borrowed from the request where it holds no escapes.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// The fields that SGP knows, in the order of its Python client. Objects stay the text that the
-/// client sent, so that no number loses a digit.
-#[derive(Debug, Deserialize, Serialize)]
-struct Item<'a> {
-    #[serde(borrow)]
-    name: Text<'a>,
-    #[serde(borrow)]
-    id: Option<Text<'a>>,
-    #[serde(borrow)]
-    trace_id: Text<'a>,
-    #[serde(borrow)]
-    start_timestamp: Text<'a>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "raw")]
-    input: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "raw")]
-    output: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "raw")]
-    metadata: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "raw")]
-    expected: Option<&'a RawValue>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    status: Option<Text<'a>>,
-    #[serde(borrow, rename = "type", skip_serializing_if = "Option::is_none")]
-    span_type: Option<Text<'a>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    end_timestamp: Option<Text<'a>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    parent_id: Option<Text<'a>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    group_id: Option<Text<'a>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    application_interaction_id: Option<Text<'a>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    application_variant_id: Option<Text<'a>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    obs_trace_id: Option<Text<'a>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    obs_span_id: Option<Text<'a>>,
-    #[serde(skip_deserializing)]
-    account_id: &'a str,
-    #[serde(skip_deserializing)]
-    object: &'static str,
-}
-
-/// Unlike serde's own `Option`, keeps a `null`, which is no object and must be refused.
-fn raw<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<&'de RawValue>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
-}
-
-impl Item<'_> {
-    /// Start and end in Unix nanoseconds, if a store of SGP would take the item.
-    ///
-    /// Whatever passes can also be read as a [`durable_spans_model::Span`].
-    fn check(&self) -> Result<(i64, Option<i64>), InvalidSpan> {
-        let name = &self.name.0;
-        if name.is_empty() {
-            return Err(InvalidSpan::new("name", "must not be empty"));
-        }
-        if name.contains('\0') {
-            return Err(InvalidSpan::new("name", "must not hold a NUL byte"));
-        }
-        self.trace_id.0.parse::<TraceId>()?;
-        check_id("id", self.id.as_ref())?;
-        check_id("parent_id", self.parent_id.as_ref())?;
-        check_id("group_id", self.group_id.as_ref())?;
-
-        let start = timestamp("start_timestamp", &self.start_timestamp)?;
-        let end = self.end_timestamp.as_ref().map(|end| timestamp("end_timestamp", end));
-        let end = end.transpose()?;
-        if end.is_some_and(|end| end < start) {
-            return Err(InvalidSpan::new("end_timestamp", "must not be before start_timestamp"));
-        }
-
-        if let Some(Text(status)) = &self.status
-            && ![SpanStatus::Success, SpanStatus::Error, SpanStatus::Canceled]
-                .iter()
-                .any(|known| known.as_str() == status)
-        {
-            return Err(InvalidSpan::new("status", "must be SUCCESS, ERROR or CANCELED"));
-        }
-        if let Some(Text(span_type)) = &self.span_type {
-            span_type.parse::<SpanType>()?;
-        }
-        check_object("input", self.input)?;
-        check_object("output", self.output)?;
-        check_object("metadata", self.metadata)?;
-        check_object("expected", self.expected)?;
-        Ok((start, end))
-    }
-}
-
-fn check_id(field: &'static str, id: Option<&Text<'_>>) -> Result<(), InvalidSpan> {
-    let Some(Text(id)) = id else { return Ok(()) };
-    let checked = id.parse::<SpanId>();
-    checked.map(drop).map_err(|error| InvalidSpan::new(field, error.reason().to_owned()))
-}
-
-fn timestamp(field: &'static str, text: &Text<'_>) -> Result<i64, InvalidSpan> {
-    let parsed = text.0.parse::<Timestamp>();
-    parsed
-        .map(Timestamp::unix_ns)
-        .map_err(|error| InvalidSpan::new(field, error.reason().to_owned()))
-}
-
-/// Reads the object to the bottom: raw text may still hold what no reader could take, such as half
-/// a surrogate pair or a thousand nested arrays.
-fn check_object(field: &'static str, text: Option<&RawValue>) -> Result<(), InvalidSpan> {
-    let Some(text) = text else { return Ok(()) };
-    if !text.get().starts_with('{') {
-        return Err(InvalidSpan::new(field, "must be a JSON object"));
-    }
-    match serde_json::from_str::<Map<String, Value>>(text.get()) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(InvalidSpan::new(field, format!("is not valid JSON: {error}"))),
-    }
+    let record = read::object::<Item<'a>>(text).and_then(|item| item.into_record(account_id));
+    record.map_err(|refusal| refusal.within(&format!("items[{index}]")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use durable_spans_model::Span;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn item() -> Value {
         json!({
@@ -266,16 +69,16 @@ mod tests {
     }
 
     /// The refusal of a batch whose fourth item has `field` set to `value`.
-    fn refusal(field: &str, value: Value) -> String {
+    fn refusal(field: &str, value: Value, status: u16) -> String {
         let mut bad = item();
         bad[field] = value;
-        refused(&json!({ "items": [item(), item(), item(), bad] }).to_string(), 422)
+        refused(&json!({ "items": [item(), item(), item(), bad] }).to_string(), status)
     }
 
     fn refused(body: &str, status: u16) -> String {
         let refusal = parse(body.as_bytes(), "acc").unwrap_err();
         assert_eq!(refusal.status(), status, "{}", refusal.detail());
-        refusal.detail().to_owned()
+        refusal.detail()
     }
 
     #[test]
@@ -283,7 +86,7 @@ mod tests {
         let sent = concat!(
             r#"{"name":"rank","id":"a","trace_id":"t","start_timestamp":"2026-11-21T09:03:54.911208123+01:00","#,
             r#""input":{"big":12345678901234567890123,"z":1.10,"a":[ 1 ]},"status":"ERROR","type":"CUSTOM","#,
-            r#""parent_id":"p","obs_trace_id":"o""#
+            r#""parent_id":"p","obs_trace_id":"0af7651916cd43dd8448eb211c80319c""#
         );
         let body = format!(r#"{{"items":[{sent},"account_id":"forged","unknown":1}}]}}"#);
         let records = parse(body.as_bytes(), "acc").unwrap();
@@ -314,41 +117,61 @@ mod tests {
         let body = json!({ "items": [item] }).to_string();
         let records = parse(body.as_bytes(), "acc").unwrap();
         assert!(!records[0].body.contains("null"), "{}", records[0].body);
-        assert_eq!(refusal("input", Value::Null), "items[3].input must be a JSON object");
+        assert_eq!(refusal("input", Value::Null, 422), "items[3].input must be a JSON object");
     }
 
     #[test]
     fn a_field_at_fault_is_named_with_the_index_of_its_item() {
-        let long = "é".repeat(129);
-        for (field, value, reason) in [
-            ("name", json!(""), "must not be empty"),
-            ("name", json!("a\0b"), "must not hold a NUL byte"),
-            ("name", json!({"secret": 1}), "must be a string"),
-            ("id", json!(long), "is 258 bytes long, at most 256 are allowed"),
-            ("id", json!("a\0b"), "must not hold a NUL byte"),
-            ("id", json!(7), "must be a string"),
-            ("trace_id", json!(long), "is 258 bytes long, at most 256 are allowed"),
-            ("trace_id", json!(""), "must not be empty"),
-            ("parent_id", json!("a\0b"), "must not hold a NUL byte"),
-            ("group_id", json!(long), "is 258 bytes long, at most 256 are allowed"),
-            ("start_timestamp", json!("secret"), "must be an RFC 3339 time with an offset"),
-            ("start_timestamp", json!(1), "must be a string"),
+        let long_in_bytes = "é".repeat(129);
+        let long = "é".repeat(257);
+        let no_time = "must be an RFC 3339 time with an offset";
+        for (field, value, reason, status) in [
+            ("name", json!(""), "must not be empty", 422),
+            ("name", json!({"secret": 1}), "must be a string", 422),
+            ("id", json!(long), "is over 256 characters long", 422),
+            ("id", json!(long_in_bytes), "is over 256 bytes long", 400),
+            ("id", json!("a\0b"), "must not hold a NUL byte", 400),
+            ("id", json!(7), "must be a string", 422),
+            ("trace_id", json!(long_in_bytes), "is over 256 bytes long", 400),
+            ("trace_id", json!(""), "must not be empty", 422),
+            ("parent_id", json!("a\0b"), "must not hold a NUL byte", 400),
+            ("group_id", json!(long), "is over 256 characters long", 422),
+            ("start_timestamp", json!("secret"), no_time, 422),
+            ("start_timestamp", json!(1), "must be a string", 422),
+            ("end_timestamp", json!("2026-11-21T08:03:54"), no_time, 422),
             (
                 "end_timestamp",
-                json!("2026-11-21T08:03:54"),
-                "must be an RFC 3339 time with an offset",
+                json!("2026-11-21T08:03:54Z"),
+                "must not be before start_timestamp",
+                422,
             ),
-            ("end_timestamp", json!("2026-11-21T08:03:54Z"), "must not be before start_timestamp"),
-            ("status", json!("secret"), "must be SUCCESS, ERROR or CANCELED"),
-            ("type", json!("secret"), "is not a span type of SGP"),
-            ("input", json!("secret"), "must be a JSON object"),
-            ("output", json!(["secret"]), "must be a JSON object"),
-            ("metadata", json!(1), "must be a JSON object"),
-            ("expected", json!(true), "must be a JSON object"),
-            ("application_variant_id", json!(["secret"]), "must be a string"),
+            ("status", json!("secret"), "must be SUCCESS, ERROR or CANCELED", 422),
+            ("type", json!("secret"), "is not a span type of SGP", 422),
+            ("input", json!("secret"), "must be a JSON object", 422),
+            ("output", json!(["secret"]), "must be a JSON object", 422),
+            ("metadata", json!(1), "must be a JSON object", 422),
+            ("expected", json!(true), "must be a JSON object", 422),
+            ("application_variant_id", json!(["secret"]), "must be a string", 422),
+            ("obs_trace_id", json!("secret"), "must be 32 lowercase hex characters", 422),
+            ("obs_span_id", json!("00F067AA0BA902B7"), "must be 16 lowercase hex characters", 422),
+            ("obs_span_id", json!("00f067aa0ba902b7"), "must come with obs_trace_id", 422),
         ] {
-            assert_eq!(refusal(field, value), format!("items[3].{field} {reason}"));
+            assert_eq!(refusal(field, value, status), format!("items[3].{field} {reason}"));
         }
+    }
+
+    #[test]
+    fn a_nul_byte_in_a_name_is_replaced_and_credentials_are_not_stored() {
+        let mut item = item();
+        item["name"] = "a\0b".into();
+        item["metadata"] = json!({"password": "hunter2", "usage": {"input_tokens": 5}});
+        let body = json!({ "items": [item] }).to_string();
+        let records = parse(body.as_bytes(), "acc").unwrap();
+        assert_eq!(records[0].name, "a\u{fffd}b");
+        let stored: Value = serde_json::from_str(&records[0].body).unwrap();
+        assert_eq!(stored["name"], "a\u{fffd}b");
+        assert_eq!(stored["metadata"]["password"], "[REDACTED:credential]");
+        assert_eq!(stored["input_tokens"], 5);
     }
 
     #[test]

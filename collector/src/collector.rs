@@ -1,14 +1,18 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::serve::ListenerExt;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
-use crate::{CollectorError, Store, api_key::ApiKey, error::Kind, http};
+use crate::{
+    CollectorError, Store, api_key::ApiKey, error::Kind, http, rate::RateLimit,
+    store::retention::Retention, upkeep::Upkeep,
+};
 
 /// How long [`RunningCollector::shutdown`] waits for requests in flight.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
@@ -21,6 +25,8 @@ pub struct Collector {
     store: Arc<Store>,
     api_key: Option<ApiKey>,
     temporal_ui: Option<String>,
+    retention: Retention,
+    max_requests_per_second: Option<NonZeroU32>,
 }
 
 impl Collector {
@@ -34,7 +40,13 @@ impl Collector {
     /// When the file cannot be opened, holds something else, or has a newer schema
     /// ([`CollectorError::is_newer_schema`]).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CollectorError> {
-        Ok(Self { store: Arc::new(Store::open(path.as_ref())?), api_key: None, temporal_ui: None })
+        Ok(Self {
+            store: Arc::new(Store::open(path.as_ref())?),
+            api_key: None,
+            temporal_ui: None,
+            retention: Retention::default(),
+            max_requests_per_second: None,
+        })
     }
 
     /// The key that requests must carry as `x-api-key`. Default: none is asked for, which is
@@ -51,6 +63,35 @@ impl Collector {
     #[must_use]
     pub fn temporal_ui(mut self, url: impl Into<String>) -> Self {
         self.temporal_ui = Some(url.into());
+        self
+    }
+
+    /// How long a trace is kept after its last span has arrived. Default: for ever.
+    ///
+    /// Applies while the collector serves, within seconds; an age under a minute counts as one. A
+    /// trace is forgotten as a whole.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.retention.max_age = Some(age);
+        self
+    }
+
+    /// How big the file may become, in bytes. Default: no limit.
+    ///
+    /// Applies while the collector serves, within seconds, so that the file may be bigger for a
+    /// while. The traces that have been without new spans for longest are forgotten first, as a
+    /// whole; those that got one within the last minute are kept, whatever the size.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.retention.max_bytes = Some(bytes);
+        self
+    }
+
+    /// How many requests are served per second, of all clients together. Further ones are answered
+    /// with 429 and `Retry-After`. After a pause, as many may come at once. Default: no limit.
+    #[must_use]
+    pub fn max_requests_per_second(mut self, requests: NonZeroU32) -> Self {
+        self.max_requests_per_second = Some(requests);
         self
     }
 
@@ -88,14 +129,17 @@ impl Collector {
         let addr = listener.local_addr().map_err(failed)?;
         // Answers are small and final: waiting to fill a packet only delays them.
         let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+        let now = Instant::now();
+        let rate = self.max_requests_per_second.map(|most| RateLimit::new(most.get(), now));
         let router =
-            http::router(self.store.clone(), self.api_key.clone(), self.temporal_ui.clone());
+            http::router(self.store.clone(), self.api_key.clone(), self.temporal_ui.clone(), rate);
+        let upkeep = Upkeep::start(self.store.clone(), self.retention).map_err(Kind::Thread)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let server = axum::serve(listener, router)
             // Resolves when told and when the sender is dropped, which both mean the same.
             .with_graceful_shutdown(async { drop(stopped.await) });
         let task = tokio::spawn(async { drop(server.await) });
-        Ok(RunningCollector { addr, collector: self.clone(), stop, task })
+        Ok(RunningCollector { addr, collector: self.clone(), stop, task, upkeep })
     }
 }
 
@@ -107,6 +151,7 @@ pub struct RunningCollector {
     collector: Collector,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    upkeep: Upkeep,
 }
 
 impl RunningCollector {
@@ -132,8 +177,9 @@ impl RunningCollector {
 
     /// Accepts no more requests and waits for those in flight, at most 5 s.
     pub async fn shutdown(self) {
-        let Self { stop, mut task, .. } = self;
+        let Self { stop, mut task, upkeep, .. } = self;
         drop(stop);
+        drop(tokio::task::spawn_blocking(|| upkeep.stop()).await);
         if tokio::time::timeout(SHUTDOWN_PATIENCE, &mut task).await.is_err() {
             task.abort();
         }

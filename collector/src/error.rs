@@ -15,7 +15,7 @@ pub(crate) enum Kind {
         "{} has schema {found}, newer than schema {known} of this collector: upgrade durable-spans or choose another file",
         path.display()
     )]
-    NewerSchema { path: PathBuf, found: i64, known: i64 },
+    NewerSchema { path: PathBuf, found: i64, known: usize },
     #[error("{} is a SQLite file of something else: choose another file", path.display())]
     ForeignFile { path: PathBuf },
     #[error("the span store cannot be read")]
@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Corrupt { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("cannot listen on {addr}, choose another address or port (0 takes a free one)")]
     Listen { addr: SocketAddr, source: io::Error },
+    #[error("cannot start a thread for the upkeep of the span store")]
+    Thread(#[source] io::Error),
     #[error(
         "refusing to listen on {addr} without an api key: anyone on the network could read and write spans; set a key, or listen on 127.0.0.1"
     )]

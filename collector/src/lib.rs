@@ -42,27 +42,68 @@
 //!
 //! | Request | Answer |
 //! |---|---|
-//! | `PUT /v5/spans/batch` | stores at most 1000 spans, answers with each as stored |
-//! | `POST /v5/spans/search` | spans of `trace_ids`, or only roots with `parents_only` |
+//! | `POST /v5/spans` | stores a new span |
+//! | `GET /v5/spans/{id}` | the span of this id, the one that came last if several traces have it |
+//! | `PATCH /v5/spans/{id}` | changes name, end, output, metadata or status of a span |
+//! | `POST /v5/spans/batch` | stores at most 1000 new spans |
+//! | `PUT /v5/spans/batch` | stores at most 1000 spans, new or not |
+//! | `POST /v5/spans/search` | a page of the spans that pass all filters |
+//! | `/v5/span-assessments` | what people say about spans: create, list, get, change, delete |
+//! | `POST /v1/traces` | spans of any OpenTelemetry program, as OTLP/HTTP: protobuf or JSON |
+//! | `/v3/spans`, `/v3/traces` | spans and traces as Opper's clients write and read them |
+//! | `POST /v1/traces/ingest` | traces of the OpenAI Agents SDK |
 //! | `GET /healthz` | 200 once requests are served; needs no key |
 //! | `GET /` and `GET /traces/{trace_id}` | the traces page, for browsers; it asks for a key if there is one |
 //!
-//! A batch is stored as a whole or not at all. A span is keyed by trace id and id; one that has
-//! ended wins over one that has not, otherwise the later write wins. Refused with a JSON body
-//! `{"detail", "field"}` that names the field and never holds its content:
+//! This is the surface of the official Python client `scale-gp-beta` 0.7, by the rules that its
+//! documentation states for SGP's tracing service. What it leaves open, or where its two stores
+//! differ, the collector does as follows.
 //!
-//! - 400: the body is not JSON or not the gzip that it claims to be.
+//! A batch is stored as a whole or not at all. A span is keyed by trace id and id, on whatever day
+//! it began. Of two writes by `PUT`, one that has ended wins over one that has not, otherwise the
+//! later wins; `POST` overwrites nothing. A span comes back as it was sent, ids and numbers to the
+//! letter, plus `account_id`, `object`, and the token counts that its output or metadata report;
+//! one that was sent without an id gets a random UUID. Fields that SGP does not know are dropped.
+//! Values that look like credentials, or have the name of one, are stored as
+//! `[REDACTED:credential]`. Times need an offset: a local time could mean anything.
+//!
+//! A search that names no traces searches all of them. An empty array is refused as a filter. Text
+//! is looked for in the keys and values of a JSON object, each for itself, without JSON's escapes.
+//! `$and` and `$or` compose filters of metadata. Next to ids of spans, `next_cursor` and
+//! `prev_cursor` of an answer are cursors. With the header `x-order-of-ties: arrival`, spans that
+//! are alike in what the answer is sorted by come in the order in which they arrived instead of by
+//! id. There are no projects: a search with `x-project-id` is refused.
+//!
+//! A span of OpenTelemetry keeps its ids as lower-case hex text. Its attributes become metadata under
+//! their names; kind, scope, resource, events and links stand under `otel`. The conventions for
+//! language models and agents (GenAI, OpenInference) say which SGP type it is, what went in and out,
+//! and which tokens were used. Spans that cannot be stored are left out and told as partial success.
+//!
+//! Opper's fields `meta`, `metadata` and `tags` stand under these names in the metadata. A trace of
+//! the OpenAI Agents SDK becomes a root of the trace's id, which reaches from the first to the last
+//! of its spans that are known; the spans are mapped as SGP's own processor does. Both send their key
+//! as a bearer token, which is as good as `x-api-key`.
+//!
+//! Refused with a JSON body `{"detail", "field", "code"}` that names the field and never holds its
+//! content:
+//!
+//! - 400: the body is not JSON or not the gzip that it claims to be; an id with a NUL byte or of
+//!   more than 256 bytes; `SEARCH_RESULT_TOO_LARGE` and `QUERY_TOO_BROAD`, unless partial results
+//!   are allowed.
 //! - 401: the API key is missing or wrong, where one is configured.
-//! - 409: a parent belongs to another trace, or a span would be its own ancestor. A parent that
-//!   nobody has sent yet is fine.
+//! - 404: no span or assessment of this id.
+//! - 409: a parent belongs to another trace, a span would be its own ancestor, or a span that is to
+//!   be created exists. A parent that nobody has sent yet is fine.
 //! - 413: the body is over [`MAX_BODY_BYTES`], counted after decompression.
 //! - 415: an encoding other than gzip.
-//! - 422: a field that SGP would not take, or a search filter that the collector does not have.
+//! - 422: a field that SGP would not take, or a filter that nobody knows.
+//! - 429 with `Retry-After`: more requests than [`Collector::max_requests_per_second`].
 //! - 503 with `Retry-After`: SQLite could not do it now (locked by another process, disk full).
 //!
-//! A span comes back as it was sent, ids and numbers to the letter, plus `account_id` and
-//! `object`; one that was sent without an id gets a random UUID. Fields that SGP does not know are
-//! dropped.
+//! # What it keeps
+//!
+//! Everything, unless [`Collector::max_age`] or [`Collector::max_bytes`] bounds it. A file of an
+//! older version is brought up to date when it is opened; one of a newer version is refused.
 //!
 //! The traces page is part of the binary and asks nobody but the collector. What it asks for is below
 //! `/page/` and may change with any version, but for `GET /page/export`, with `format` `jsonl`, `otlp`,
@@ -74,23 +115,32 @@
 //! WAL mode, `synchronous=NORMAL`).
 
 mod api_key;
+mod assessment;
 mod batch;
 mod body;
 mod collector;
 mod error;
 mod http;
-mod page;
+mod item;
+mod openai;
+mod opper;
+mod otlp;
+mod rate;
+mod read;
+mod redact;
 mod refusal;
 mod rules;
 mod schema;
 mod search;
 mod store;
 pub mod tree;
+mod upkeep;
+mod usage;
 mod web;
 
 pub use batch::MAX_BATCH_SPANS;
 pub use body::MAX_BODY_BYTES;
 pub use collector::{Collector, RunningCollector};
 pub use error::CollectorError;
-pub use search::MAX_PAGE_SPANS;
+pub use search::filters::MAX_PAGE_SPANS;
 pub use store::{RootSummary, Store, TraceSummary};

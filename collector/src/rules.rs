@@ -8,7 +8,7 @@ use std::{
 
 use axum::http::StatusCode;
 
-use crate::{batch::Record, refusal::Refusal};
+use crate::{item::Record, refusal::Refusal};
 
 /// What the rules need to know of a span.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,9 +180,8 @@ mod tests {
             trace_id: trace_id.to_owned().into(),
             id: id.to_owned().into(),
             parent_id: parent_id.map(|id| id.to_owned().into()),
-            start_ns: 0,
             end_ns: completed.then_some(1),
-            body: String::new(),
+            ..Record::default()
         }
     }
 
@@ -192,7 +191,7 @@ mod tests {
         stored.write(before);
         check(batch, &mut stored).map_err(|refusal| {
             assert_eq!(refusal.status(), 409);
-            refusal.detail().to_owned()
+            refusal.detail()
         })
     }
 

@@ -1,38 +1,26 @@
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::{CollectorError, error::Kind};
 
-/// Version of the tables below, kept in the file as `PRAGMA user_version`.
-const VERSION: i64 = 1;
+/// What brings a file from each version to the next one, the first from an empty file. A step that
+/// was released never changes again.
+const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
-/// How long to wait for another process that writes to the same file, in milliseconds.
-const BUSY_TIMEOUT_MS: u32 = 2_000;
+/// Version of the tables that this collector works with, kept in the file as `PRAGMA user_version`.
+const VERSION: usize = STEPS.len();
 
-/// `body` is the span's JSON as it will be answered; the other columns are what queries need.
-///
-/// `trace` spares the list of traces a walk over all spans, and knows traces whose root has not
-/// arrived.
-const TABLES: &str = "
-    CREATE TABLE span (
-        trace_id TEXT NOT NULL,
-        id TEXT NOT NULL,
-        parent_id TEXT,
-        start_ns INTEGER NOT NULL,
-        end_ns INTEGER,
-        body TEXT NOT NULL,
-        PRIMARY KEY (trace_id, id)
-    ) STRICT;
-    CREATE INDEX span_by_id ON span (id);
-    CREATE INDEX root_by_start ON span (start_ns) WHERE parent_id IS NULL;
-    CREATE INDEX root_of_trace ON span (trace_id, start_ns) WHERE parent_id IS NULL;
-    CREATE TABLE trace (
-        trace_id TEXT PRIMARY KEY,
-        start_ns INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX trace_by_start ON trace (start_ns, trace_id);
-";
+/// How long to wait for another process that writes to the same file.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// SQLite's log grows up to this, in pages, if nobody moves it into the file before. The longer it
+/// is, the more often a page of an index is changed in it before it is written to the file: ids are
+/// random, so that each batch changes hundreds.
+const MAX_LOG_PAGES: i64 = 64_000;
+
+/// The log file is cut to this when it begins anew, in bytes.
+const KEPT_LOG_BYTES: i64 = 64 * 1024 * 1024;
 
 /// Opens the file for writing, making it or its tables where they are missing.
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, CollectorError> {
@@ -45,7 +33,9 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, CollectorError> {
     migrate(&mut connection, path)?;
     let set_mode = || {
         connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "normal")
+        connection.pragma_update(None, "synchronous", "normal")?;
+        connection.pragma_update(None, "wal_autocheckpoint", MAX_LOG_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", KEPT_LOG_BYTES)
     };
     set_mode().map_err(failed)?;
     Ok(connection)
@@ -68,15 +58,19 @@ fn no_mutex() -> OpenFlags {
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     // In KiB where negative. Span ids are random, so the indexes are touched all over.
     connection.pragma_update(None, "cache_size", -65_536)?;
-    connection.set_prepared_statement_cache_capacity(32);
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }
 
+/// Takes the file through the steps that it has not seen, all or none.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), CollectorError> {
     let failed = |source| Kind::Open { path: path.to_owned(), source };
+    // Takes effect in an empty file only: lets retention give disk space back.
+    connection.pragma_update(None, "auto_vacuum", "incremental").map_err(failed)?;
     // Immediate, so that of two processes that make the same file one waits for the other.
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
@@ -85,17 +79,16 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), CollectorErro
     let tables: i64 = transaction
         .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
         .map_err(failed)?;
-    match found {
-        0 if tables == 0 => {
-            transaction.execute_batch(TABLES).map_err(failed)?;
-            transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
-        }
-        VERSION => {}
-        0 => return Err(Kind::ForeignFile { path: path.to_owned() }.into()),
-        _ => {
-            let path = path.to_owned();
-            return Err(Kind::NewerSchema { path, found, known: VERSION }.into());
-        }
+    if found == 0 && tables > 0 {
+        return Err(Kind::ForeignFile { path: path.to_owned() }.into());
+    }
+    let Some(steps) = usize::try_from(found).ok().and_then(|found| STEPS.get(found..)) else {
+        let path = path.to_owned();
+        return Err(Kind::NewerSchema { path, found, known: VERSION }.into());
+    };
+    if !steps.is_empty() {
+        steps.iter().try_for_each(|step| transaction.execute_batch(step)).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", VERSION as i64).map_err(failed)?;
     }
     transaction.commit().map_err(failed)?;
     Ok(())
@@ -122,7 +115,7 @@ mod tests {
                 connection
                     .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
             };
-            assert_eq!(pragma("user_version").unwrap(), VERSION.into());
+            assert_eq!(pragma("user_version").unwrap(), (VERSION as i64).into());
             assert_eq!(pragma("journal_mode").unwrap(), "wal".to_owned().into());
             assert_eq!(pragma("synchronous").unwrap(), 1.into());
         }
@@ -130,11 +123,11 @@ mod tests {
 
     #[test]
     fn a_newer_schema_is_refused_with_the_remedy() {
-        let (_dir, path) = file("PRAGMA user_version = 2");
+        let (_dir, path) = file("PRAGMA user_version = 99");
         let error = open_writer(&path).unwrap_err();
         assert!(error.is_newer_schema());
         let message = error.to_string();
-        assert!(message.contains("schema 2") && message.contains("upgrade"), "{message}");
+        assert!(message.contains("schema 99") && message.contains("upgrade"), "{message}");
     }
 
     #[test]
@@ -148,6 +141,48 @@ mod tests {
 
         std::fs::write(&path, "not a database at all, but long enough to have a header").unwrap();
         assert!(open_writer(&path).unwrap_err().to_string().contains("cannot open"));
+    }
+
+    /// The very tables of version 1, as files out there have them.
+    #[test]
+    fn a_file_of_the_first_version_keeps_its_spans_in_their_order() {
+        let (_dir, path) = file(&format!(
+            r#"{}
+            INSERT INTO span VALUES
+                ('t', 'b', NULL, 5, 7, '{{"name":"second","type":"CUSTOM","group_id":"g"}}'),
+                ('t', 'a', 'b', 5, NULL, '{{"name":"first","status":"ERROR"}}');
+            INSERT INTO trace VALUES ('t', 5);
+            PRAGMA user_version = 1"#,
+            STEPS[0]
+        ));
+        let connection = open_writer(&path).unwrap();
+        let mut query = connection
+            .prepare("SELECT id, name, status, type, group_id, body FROM span ORDER BY rowid")
+            .unwrap();
+        let spans: Vec<Vec<Option<String>>> = query
+            .query_map([], |row| (0..6).map(|column| row.get(column)).collect())
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            spans[0][..5],
+            [text("b"), text("second"), text("SUCCESS"), text("CUSTOM"), text("g")]
+        );
+        assert_eq!(
+            spans[1],
+            [
+                text("a"),
+                text("first"),
+                text("ERROR"),
+                text("STANDALONE"),
+                None,
+                text(r#"{"name":"first","status":"ERROR"}"#)
+            ]
+        );
+        let written: i64 =
+            connection.query_row("SELECT written_s FROM trace", [], |row| row.get(0)).unwrap();
+        assert!(written > 1_700_000_000, "kept as if it had just arrived");
     }
 
     #[test]

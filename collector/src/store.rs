@@ -1,31 +1,38 @@
 use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use durable_spans_model::{Span, SpanStatus, Timestamp, TraceId};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::{
     CollectorError,
-    batch::Record,
     error::Kind,
-    page::{self, Page},
+    item::Record,
     refusal::Refusal,
-    rules::{self, Link, Stored},
     schema,
-    search::Search,
+    search::{
+        filters::Search,
+        results::{self, Results},
+    },
+    store::{readers::Readers, writer::Writer},
 };
+
+mod assessments;
+mod readers;
+pub(crate) mod retention;
+pub(crate) mod text;
+pub(crate) mod update;
+mod write;
+mod writer;
 
 const SPANS_OF_TRACE: &str = "SELECT body FROM span WHERE trace_id = ? ORDER BY start_ns, rowid";
 
-const SPAN: &str = "SELECT body FROM span WHERE trace_id = ? AND id = ?";
-
-const ANY_SPAN_OF_ID: &str = "SELECT 1 FROM span WHERE id = ? LIMIT 1";
-
-const LINK: &str = "SELECT parent_id, end_ns IS NOT NULL FROM span WHERE trace_id = ? AND id = ?";
+/// The one that arrived last, if several traces have a span of this id.
+const SPAN_OF_ID: &str = "SELECT body FROM span WHERE id = ? ORDER BY rowid DESC LIMIT 1";
 
 const LATEST_TRACES: &str = "
     SELECT trace.trace_id, trace.start_ns,
@@ -38,14 +45,28 @@ const LATEST_TRACES: &str = "
     ORDER BY trace.start_ns DESC, trace.trace_id DESC LIMIT ?
 ";
 
+/// From when on the log is moved into the file, in bytes.
+const LONG_LOG_BYTES: u64 = 128 * 1024 * 1024;
+
 /// The spans in one SQLite file.
 ///
 /// Its methods wait for the disk: call them from async code within `spawn_blocking`.
 #[derive(Debug)]
 pub struct Store {
-    // Two connections: in WAL mode a long read does not hold up the writer.
-    writer: Mutex<Connection>,
-    reader: Mutex<Connection>,
+    // In WAL mode reads do not hold up the writer, nor the other way round.
+    writer: Writer,
+    readers: Readers,
+    /// SQLite's log of what is not in the file itself yet.
+    log: PathBuf,
+}
+
+/// What a write does with a span that is stored already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Refuses the batch.
+    Create,
+    /// Replaces it, unless it has ended and the new one has not.
+    Upsert,
 }
 
 /// One line of a list of traces.
@@ -77,8 +98,7 @@ pub struct RootSummary {
 impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self, CollectorError> {
         let writer = schema::open_writer(path)?;
-        let reader = schema::open_reader(path)?;
-        Ok(Self { writer: writer.into(), reader: reader.into() })
+        Ok(Self { writer: Writer::new(writer), readers: Readers::open(path)?, log: log_of(path) })
     }
 
     /// All spans of a trace by start, then in order of arrival; none for a trace that is not known.
@@ -105,7 +125,7 @@ impl Store {
     ///
     /// When the file cannot be read, or a span in it was changed from outside.
     pub fn traces(&self, limit: usize) -> Result<Vec<TraceSummary>, CollectorError> {
-        let reader = lock(&self.reader);
+        let reader = self.readers.take();
         let mut query = reader.prepare_cached(LATEST_TRACES)?;
         let mut rows = query.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
         let mut traces = Vec::new();
@@ -133,7 +153,7 @@ impl Store {
         trace_id: &TraceId,
         read: impl Fn(&str) -> Result<T, CollectorError>,
     ) -> Result<Vec<T>, CollectorError> {
-        let reader = lock(&self.reader);
+        let reader = self.readers.take();
         let mut query = reader.prepare_cached(SPANS_OF_TRACE)?;
         let mut rows = query.query([trace_id.to_string()])?;
         let mut spans = Vec::new();
@@ -143,26 +163,99 @@ impl Store {
         Ok(spans)
     }
 
-    /// Reads with queries of the caller's own, for the page.
-    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
-        work(&lock(&self.reader))
+    /// Stores a batch as a whole or not at all, as [`Mode`] says. Answers with each span as its write
+    /// left it.
+    pub(crate) fn write(
+        &self,
+        records: Vec<Record<'_>>,
+        mode: Mode,
+    ) -> Result<Vec<String>, Refusal> {
+        self.writer.join(|connection| write::batch(connection, records, mode))
     }
 
-    /// Stores a batch as a whole or not at all. Answers with each span as its write left it.
-    pub(crate) fn upsert(&self, records: Vec<Record<'_>>) -> Result<Vec<String>, Refusal> {
-        let mut writer = lock(&self.writer);
-        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        rules::check(&records, &mut InTransaction(&transaction))?;
-        note_traces(&transaction, &records)?;
-        let bodies = write(&transaction, records)?;
-        transaction.commit()?;
-        Ok(bodies)
+    /// Writes a single span that must not exist yet.
+    pub(crate) fn create(&self, record: Record<'_>) -> Result<String, Refusal> {
+        let bodies = self.write(vec![record], Mode::Create).map_err(Refusal::of_only_item)?;
+        bodies.into_iter().next().ok_or_else(|| Refusal::not_found("span"))
     }
 
-    pub(crate) fn search(&self, search: &Search) -> Result<Page, Refusal> {
+    /// Changes a span, given as its JSON, and answers with it. What has ended must stay so.
+    pub(crate) fn update(
+        &self,
+        id: &str,
+        change: impl for<'a> FnOnce(&'a str) -> Result<Record<'a>, Refusal>,
+    ) -> Result<String, Refusal> {
+        let updated = self.writer.join(|connection| update::span(connection, id, change));
+        updated.map_err(Refusal::of_only_item)
+    }
+
+    /// The JSON of a span, of the one that arrived last if several traces have this id.
+    pub(crate) fn span(&self, id: &str) -> Result<String, Refusal> {
+        let reader = self.readers.take();
+        let found = reader.prepare_cached(SPAN_OF_ID)?.query_row([id], |row| row.get(0));
+        found.optional()?.ok_or_else(|| Refusal::not_found("span"))
+    }
+
+    /// The JSON of a span of a trace.
+    pub(crate) fn span_of_trace(
+        &self,
+        trace_id: &str,
+        id: &str,
+    ) -> Result<Option<String>, Refusal> {
+        let reader = self.readers.take();
+        let mut query = reader.prepare_cached(write::SPAN)?;
+        Ok(query.query_row([trace_id, id], |row| row.get(0)).optional()?)
+    }
+
+    pub(crate) fn search(&self, search: &Search) -> Result<Results, Refusal> {
         // One transaction, so that all queries see the same state.
-        page::read(&lock(&self.reader).transaction()?, search)
+        let mut reader = self.readers.take();
+        results::read(&reader.transaction()?, search)
     }
+
+    /// Waits for a lull in the writing, a second at most.
+    pub(crate) fn wait_for_writers(&self) {
+        for _ in 0..100 {
+            if !self.writer.is_busy() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Moves SQLite's log into the file if it has become long.
+    pub(crate) fn shorten_log(&self) -> Result<(), CollectorError> {
+        if !fs::metadata(&self.log).is_ok_and(|log| log.len() > LONG_LOG_BYTES) {
+            return Ok(());
+        }
+        let checkpoint = |connection: &Connection, mode: &str| {
+            connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+        };
+        // The bulk of it while others read and write, so that nobody waits long for the rest.
+        self.read(|reader| checkpoint(reader, "PASSIVE"))?;
+        self.writer.alone(|writer| {
+            // While somebody reads from the log it stays: the next time, then.
+            writer.busy_timeout(Duration::ZERO)?;
+            let emptied = checkpoint(writer, "TRUNCATE");
+            writer.busy_timeout(schema::BUSY_TIMEOUT)?;
+            emptied
+        })?;
+        Ok(())
+    }
+
+    /// Runs queries that only read.
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
+        work(&self.readers.take())
+    }
+}
+
+/// The path that SQLite gives to its log.
+fn log_of(path: &Path) -> PathBuf {
+    // Whatever the process does with its working directory later.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut log = path.into_os_string();
+    log.push("-wal");
+    log.into()
 }
 
 /// A panic elsewhere rolled its transaction back, so what it left behind is fit for use.
@@ -177,64 +270,6 @@ fn corrupt(source: impl std::error::Error + Send + Sync + 'static) -> CollectorE
 fn read_status(status: Option<String>) -> Result<SpanStatus, CollectorError> {
     let Some(status) = status else { return Ok(SpanStatus::default()) };
     serde_json::from_value(status.into()).map_err(corrupt)
-}
-
-struct InTransaction<'a>(&'a Transaction<'a>);
-
-impl Stored for InTransaction<'_> {
-    fn link(&mut self, trace_id: &str, id: &str) -> Result<Option<Link<'static>>, Refusal> {
-        let mut query = self.0.prepare_cached(LINK)?;
-        let link = query.query_row([trace_id, id], |row| {
-            let parent_id = row.get::<_, Option<String>>(0)?.map(Cow::Owned);
-            Ok(Link { parent_id, completed: row.get(1)? })
-        });
-        Ok(link.optional()?)
-    }
-
-    fn exists_anywhere(&mut self, id: &str) -> Result<bool, Refusal> {
-        let mut query = self.0.prepare_cached(ANY_SPAN_OF_ID)?;
-        Ok(query.exists([id])?)
-    }
-}
-
-fn note_traces(transaction: &Transaction<'_>, records: &[Record<'_>]) -> rusqlite::Result<()> {
-    let mut starts: BTreeMap<&str, i64> = BTreeMap::new();
-    for record in records {
-        let start = starts.entry(&record.trace_id).or_insert(record.start_ns);
-        *start = record.start_ns.min(*start);
-    }
-    let mut note = transaction.prepare_cached(
-        "INSERT INTO trace (trace_id, start_ns) VALUES (?, ?)
-         ON CONFLICT DO UPDATE SET start_ns = excluded.start_ns
-         WHERE excluded.start_ns < trace.start_ns",
-    )?;
-    for start in starts {
-        note.execute(start)?;
-    }
-    Ok(())
-}
-
-fn write(transaction: &Transaction<'_>, records: Vec<Record<'_>>) -> rusqlite::Result<Vec<String>> {
-    let mut upsert = transaction.prepare_cached(
-        "INSERT INTO span (trace_id, id, parent_id, start_ns, end_ns, body)
-         VALUES (?, ?, ?, ?, ?, ?)
-         ON CONFLICT (trace_id, id) DO UPDATE SET
-             parent_id = excluded.parent_id, start_ns = excluded.start_ns,
-             end_ns = excluded.end_ns, body = excluded.body
-         WHERE span.end_ns IS NULL OR excluded.end_ns IS NOT NULL",
-    )?;
-    let mut stored = transaction.prepare_cached(SPAN)?;
-    let mut bodies = Vec::with_capacity(records.len());
-    for record in records {
-        let Record { trace_id, id, parent_id, start_ns, end_ns, body } = record;
-        let written = upsert.execute(params![trace_id, id, parent_id, start_ns, end_ns, body])?;
-        bodies.push(if written > 0 {
-            body
-        } else {
-            stored.query_row([trace_id, id], |row| row.get(0))?
-        });
-    }
-    Ok(bodies)
 }
 
 #[cfg(test)]
@@ -265,7 +300,7 @@ pub(crate) mod tests {
 
     pub(crate) fn put(store: &Store, items: &[serde_json::Value]) -> Vec<String> {
         let body = json!({ "items": items }).to_string();
-        store.upsert(crate::batch::parse(body.as_bytes(), "local").unwrap()).unwrap()
+        store.write(crate::batch::parse(body.as_bytes(), "local").unwrap(), Mode::Upsert).unwrap()
     }
 
     #[test]
@@ -309,8 +344,15 @@ pub(crate) mod tests {
     #[test]
     fn no_query_walks_over_all_spans() {
         let (_dir, store) = store();
-        let reader = lock(&store.reader);
-        for sql in [SPANS_OF_TRACE, SPAN, ANY_SPAN_OF_ID, LINK, LATEST_TRACES] {
+        let reader = store.readers.take();
+        for sql in [
+            SPANS_OF_TRACE,
+            SPAN_OF_ID,
+            write::SPAN,
+            write::ANY_SPAN_OF_ID,
+            write::LINK,
+            LATEST_TRACES,
+        ] {
             assert_finds_by_index(&reader, sql);
         }
     }

@@ -20,7 +20,7 @@ impl Setup {
         Self::with(|collector| collector).await
     }
 
-    async fn with(configure: fn(Collector) -> Collector) -> Self {
+    async fn with(configure: impl FnOnce(Collector) -> Collector) -> Self {
         // Fails only where a test before has done it in this process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
@@ -104,16 +104,17 @@ async fn a_span_of_the_model_comes_back_as_it_was_sent() {
     assert_eq!(setup.running.store().spans(&sent.trace_id).unwrap(), [sent.clone()]);
     let (status, page) = setup.search("", json!({"trace_ids": [sent.trace_id]})).await;
     assert_eq!(status, 200);
-    assert_eq!(page, json!({"items": [expected], "has_more": false, "object": "list"}));
+    assert_eq!(page, json!({"items": [expected], "has_more": false, "object": "list", "total": 0}));
 }
 
 #[tokio::test]
 async fn foreign_ids_and_the_rarer_fields_of_sgp_are_kept() {
     let setup = Setup::new().await;
     let mut sent = span("C58C5E1EBCFF46D881C54DC1A5FDAFEA", "no_trace ' \" é");
-    for field in ["application_interaction_id", "application_variant_id", "obs_trace_id"] {
+    for field in ["application_interaction_id", "application_variant_id"] {
         sent[field] = field.into();
     }
+    sent["obs_trace_id"] = "0af7651916cd43dd8448eb211c80319c".into();
     sent["obs_span_id"] = "00f067aa0ba902b7".into();
     sent["expected"] = json!({"answer": 42});
     let body = json!({ "items": [sent] }).to_string();
@@ -207,21 +208,20 @@ async fn send_all_then_read(running: &RunningCollector, length: usize) -> String
 async fn a_field_at_fault_refuses_the_whole_batch_and_is_named() {
     let setup = Setup::new().await;
     let long = "x".repeat(257);
-    for (field, value) in [
-        ("id", json!(long)),
-        ("id", json!("a\0b")),
-        ("trace_id", json!("a\0b")),
-        ("group_id", json!(long)),
-        ("name", json!("a\0b")),
-        ("name", json!(1)),
-        ("input", json!("secret")),
-        ("output", json!([])),
-        ("metadata", json!(1)),
-        ("end_timestamp", json!("2026-11-21T08:03:53Z")),
-        ("status", json!("secret")),
+    for (field, value, status) in [
+        ("id", json!(long), 422),
+        ("id", json!("a\0b"), 400),
+        ("trace_id", json!("a\0b"), 400),
+        ("group_id", json!(long), 422),
+        ("name", json!(1), 422),
+        ("input", json!("secret"), 422),
+        ("output", json!([]), 422),
+        ("metadata", json!(1), 422),
+        ("end_timestamp", json!("2026-11-21T08:03:53Z"), 422),
+        ("status", json!("secret"), 422),
     ] {
         let bad = with(span("t", "bad"), field, value);
-        let answer = setup.refuse(json!([span("t", "a"), bad]), 422).await;
+        let answer = setup.refuse(json!([span("t", "a"), bad]), status).await;
         assert_eq!(answer["field"], format!("items[1].{field}"));
         assert!(answer["detail"].as_str().unwrap().starts_with(&format!("items[1].{field} ")));
         assert!(!answer.to_string().contains("secret"), "{answer}");
@@ -308,16 +308,111 @@ async fn roots_are_listed_newest_first() {
 }
 
 #[tokio::test]
-async fn filters_that_are_not_implemented_are_refused_by_name() {
+async fn a_filter_that_nobody_has_is_refused_by_name() {
     let setup = Setup::new().await;
-    let (status, answer) = setup.search("", json!({"trace_ids": ["t"], "names": ["x"]})).await;
-    assert_eq!((status.as_u16(), &answer["field"]), (422, &json!("names")));
-    let (status, answer) = setup.search("from_ts=2026-11-21", json!({"trace_ids": ["t"]})).await;
-    assert_eq!((status.as_u16(), &answer["field"]), (422, &json!("from_ts")));
+    let (status, answer) = setup.search("", json!({"tpyo": ["x"]})).await;
+    assert_eq!((status.as_u16(), &answer["field"]), (422, &json!("tpyo")));
+    let (status, answer) = setup.search("tpyo=1", json!({})).await;
+    assert_eq!((status.as_u16(), &answer["field"]), (422, &json!("tpyo")));
     let url = format!("{}/v5/spans/search", setup.running.url());
     let request = setup.client.post(url).header("x-project-id", "p").body(r#"{"trace_ids":["t"]}"#);
     let (status, answer) = send(request).await;
     assert_eq!((status.as_u16(), &answer["field"]), (422, &json!("x-project-id")));
+}
+
+#[tokio::test]
+async fn equal_starts_are_ordered_by_ids_or_by_arrival_on_request() {
+    let setup = Setup::new().await;
+    setup.store(json!([span("t", "c"), span("t", "a"), span("t", "b")])).await;
+    let (_, page) = setup.search("sort_order=asc", json!({"trace_ids": ["t"]})).await;
+    assert_eq!(ids(&page), ["a", "b", "c"]);
+    let mut seen = Vec::new();
+    for after in ["", "&starting_after=c", "&starting_after=a"] {
+        let url = format!("{}/v5/spans/search", setup.running.url());
+        let url = format!("{url}?sort_order=asc&limit=1{after}");
+        let request = setup.client.post(url).header("x-order-of-ties", "arrival");
+        let (_, page) = send(request.body(r#"{"trace_ids":["t"]}"#)).await;
+        seen.extend(ids(&page).into_iter().map(str::to_owned));
+    }
+    assert_eq!(seen, ["c", "a", "b"]);
+}
+
+#[tokio::test]
+async fn a_span_is_created_once_read_and_changed() {
+    let setup = Setup::new().await;
+    let url = format!("{}/v5/spans", setup.running.url());
+    let create = |item: &Value| send(setup.client.post(&url).body(item.to_string()));
+    let (status, created) = create(&with(span("t", "a/b"), "group_id", "g")).await;
+    assert_eq!((status.as_u16(), &created["account_id"]), (200, &json!("local")));
+    let (status, answer) = create(&span("t", "a/b")).await;
+    assert_eq!((status.as_u16(), &answer["field"]), (409, &json!("id")));
+    let (status, answer) = create(&with(span("t", "c"), "status", "secret")).await;
+    assert_eq!((status.as_u16(), &answer["field"]), (422, &json!("status")));
+
+    let one = format!("{url}/a%2Fb");
+    assert_eq!(send(setup.client.get(&one)).await.1, created);
+    let patch = |change: Value| send(setup.client.patch(&one).body(change.to_string()));
+    let change = json!({
+        "end_timestamp": "2026-11-21T08:03:55Z", "status": "ERROR",
+        "output": {"n": 1, "usage": {"output_tokens": 3}}, "input": {"ignored": true},
+    });
+    let (status, changed) = patch(change).await;
+    assert_eq!(status, 200, "{changed}");
+    let expected = with(created, "end_timestamp", "2026-11-21T08:03:55Z");
+    let expected = with(with(expected, "status", "ERROR"), "output_tokens", 3);
+    let expected = with(expected, "output", json!({"n": 1, "usage": {"output_tokens": 3}}));
+    assert_eq!(changed, expected);
+    assert_eq!(send(setup.client.get(&one)).await.1, expected);
+
+    let (status, answer) = patch(json!({"end_timestamp": "2026-11-21T08:03:53Z"})).await;
+    assert_eq!((status.as_u16(), &answer["field"]), (422, &json!("end_timestamp")));
+    assert_eq!(send(setup.client.get(format!("{url}/none"))).await.0, 404);
+    assert_eq!(send(setup.client.patch(format!("{url}/none")).body("{}")).await.0, 404);
+
+    let batch = |items: Value| {
+        let body = json!({ "items": items }).to_string();
+        send(setup.client.post(format!("{url}/batch")).body(body))
+    };
+    assert_eq!(batch(json!([span("t", "d"), span("u", "d")])).await.0, 200);
+    let (status, answer) = batch(json!([span("t", "e"), span("t", "d")])).await;
+    assert_eq!((status.as_u16(), &answer["field"]), (409, &json!("items[1].id")));
+    assert_eq!(batch(json!([span("t", "f"), span("t", "f")])).await.0, 409);
+    assert_eq!(setup.spans("t").len(), 2);
+}
+
+#[tokio::test]
+async fn credentials_are_not_stored() {
+    let setup = Setup::new().await;
+    let mut item = with(span("t", "a"), "input", json!({"api_key": "hunter2", "n": 1}));
+    item["name"] = "GET redis://:hunter2@cache".into();
+    let stored = setup.store(json!([item])).await;
+    assert_eq!(stored[0]["input"], json!({"api_key": "[REDACTED:credential]", "n": 1}));
+    assert_eq!(stored[0]["name"], "GET redis://:[REDACTED:credential]@cache");
+    let change = json!({"output": {"password": "hunter2"}}).to_string();
+    let url = format!("{}/v5/spans/a", setup.running.url());
+    assert!(!send(setup.client.patch(url).body(change)).await.1.to_string().contains("hunter2"));
+    let spans = setup.spans("t");
+    assert!(!serde_json::to_string(&spans).unwrap().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_to_come_back() {
+    let one = std::num::NonZeroU32::MIN;
+    let setup = Setup::with(move |collector| collector.max_requests_per_second(one)).await;
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        let batch = json!({ "items": [span("t", "a")] }).to_string();
+        let response = setup.put().body(batch).send().await.unwrap();
+        if response.status() == 429 {
+            assert_eq!(response.headers()["retry-after"], "1");
+        }
+        statuses.push(response.status().as_u16());
+        // Whether it is well does not count.
+        let health = setup.client.get(format!("{}/healthz", setup.running.url()));
+        assert_eq!(send(health).await.0, 200);
+    }
+    assert_eq!(statuses[0], 200);
+    assert!(statuses.contains(&429), "{statuses:?}");
 }
 
 #[tokio::test]
@@ -337,6 +432,11 @@ async fn a_key_is_asked_for_where_one_is_set() {
     assert_eq!(setup.search("", json!({"parents_only": true})).await.0, 401);
     assert!(setup.spans("t").is_empty());
     assert_eq!(send(setup.put().header("x-api-key", "hunter2").body(batch)).await.0, 200);
+    let bearer = |key: &str| {
+        setup.put().header("authorization", format!("Bearer {key}")).body(r#"{"items":[]}"#)
+    };
+    assert_eq!(send(bearer("hunter2")).await.0, 200);
+    assert_eq!(send(bearer("hunter")).await.0, 401);
     let health = setup.client.get(format!("{}/healthz", setup.running.url()));
     assert_eq!(send(health).await.0, 200);
     assert!(!format!("{:?}", setup.running).contains("hunter"));
@@ -346,9 +446,9 @@ async fn a_key_is_asked_for_where_one_is_set() {
 async fn other_paths_and_methods_are_answered_in_json() {
     let setup = Setup::new().await;
     let url = setup.running.url();
-    assert_eq!(send(setup.client.get(format!("{url}/v5/spans/a"))).await.0, 404);
-    let post = setup.client.post(format!("{url}/v5/spans/batch")).body("{}");
-    assert_eq!(send(post).await.0, 405);
+    assert_eq!(send(setup.client.get(format!("{url}/v4/spans"))).await.0, 404);
+    let delete = setup.client.delete(format!("{url}/v5/spans/batch")).body("{}");
+    assert_eq!(send(delete).await.0, 405);
 }
 
 #[tokio::test]

@@ -1,0 +1,225 @@
+//! How fast spans come in over HTTP, and how long searches take among many of them.
+//!
+//! ```text
+//! cargo bench -p durable-spans-collector                  # a million spans
+//! cargo bench -p durable-spans-collector -- 100000        # fewer
+//! ```
+//!
+//! Prints figures and judges nothing.
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use durable_spans_collector::{Collector, RunningCollector};
+use reqwest::Client;
+use serde_json::{Value, json};
+
+const SPANS_PER_TRACE: usize = 100;
+const SPANS_PER_BATCH: usize = 500;
+const CLIENTS: usize = 4;
+const ROUNDS: usize = 11;
+
+/// Nanoseconds between two spans: a million of them take a bit over a quarter of an hour.
+const STEP_NS: i64 = 1_000_000;
+
+const FIRST_NS: i64 = 1_795_248_000_000_000_000;
+
+#[tokio::main]
+async fn main() {
+    let spans = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(1_000_000);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spans.sqlite");
+    let running = Collector::open(&path).unwrap().serve(([127, 0, 0, 1], 0)).await.unwrap();
+    let client = Client::builder().no_proxy().build().unwrap();
+
+    println!("{spans} spans of about {} bytes", span(12_345).to_string().len());
+    let took = ingest(&running, &client, spans).await;
+    let per_second = spans as f64 / took.as_secs_f64();
+    println!(
+        "ingest by {CLIENTS} clients in batches of {SPANS_PER_BATCH}: {per_second:.0} spans/s"
+    );
+    let began = Instant::now();
+    while waiting(&path) > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("index of words complete after {:.1} s more", began.elapsed().as_secs_f64());
+    let bytes = std::fs::metadata(&path).unwrap().len();
+    println!("file: {} MB", bytes / 1_000_000);
+
+    println!("{:58} {:>7} {:>10} {:>10}", "search", "found", "median ms", "max ms");
+    for (what, query, filters) in searches(spans) {
+        search(&running, &client, what, &query, &filters).await;
+    }
+    for (what, count) in [("Store::traces(100)", 100)] {
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            let began = Instant::now();
+            assert!(!running.store().traces(count).unwrap().is_empty());
+            times.push(began.elapsed());
+        }
+        report(what, count, times);
+    }
+    running.shutdown().await;
+}
+
+async fn ingest(running: &RunningCollector, client: &Client, spans: usize) -> Duration {
+    let next = Arc::new(AtomicUsize::new(0));
+    let url = format!("{}/v5/spans/batch", running.url());
+    let began = Instant::now();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (next, url, client) = (next.clone(), url.clone(), client.clone());
+            tokio::spawn(async move {
+                loop {
+                    let first = next.fetch_add(SPANS_PER_BATCH, Ordering::Relaxed);
+                    if first >= spans {
+                        break;
+                    }
+                    let items = (first..(first + SPANS_PER_BATCH).min(spans)).map(span);
+                    let body = json!({ "items": items.collect::<Vec<_>>() }).to_string();
+                    let response = client.put(&url).body(body).send().await.unwrap();
+                    assert_eq!(response.status(), 200);
+                    response.bytes().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    began.elapsed()
+}
+
+/// Spans that the index of words does not know yet.
+fn waiting(path: &std::path::Path) -> i64 {
+    let file = rusqlite::Connection::open(path).unwrap();
+    let sql = "SELECT (SELECT max(rowid) FROM span) - up_to FROM text_progress";
+    file.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn id(n: usize) -> String {
+    // Scattered over all ids, as real ones are.
+    uuid::Uuid::from_u128((n as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+        .to_string()
+}
+
+fn word(n: usize) -> String {
+    format!("word{}", n.wrapping_mul(2_654_435_761) % 5_000)
+}
+
+fn time(ns: i64) -> String {
+    durable_spans_model::Timestamp::from_unix_ns(ns).to_string()
+}
+
+/// The n-th span. A hundred in a row are a trace.
+fn span(n: usize) -> Value {
+    let trace = n / SPANS_PER_TRACE;
+    let start_ns = FIRST_NS + n as i64 * STEP_NS;
+    let text: Vec<String> = (0..20).map(|k| word(n * 31 + k)).collect();
+    let mut span = json!({
+        "id": id(n),
+        "trace_id": id(usize::MAX - trace),
+        "name": if n.is_multiple_of(SPANS_PER_TRACE) { "pipeline".into() } else { format!("step-{}", n % 50) },
+        "start_timestamp": time(start_ns),
+        "end_timestamp": time(start_ns + 1_000 * (n as i64 * 7_919 % 100_000)),
+        "status": if n % 100 == 99 { "ERROR" } else { "SUCCESS" },
+        "type": if n % 10 == 3 { "COMPLETION" } else { "CUSTOM" },
+        "input": {"prompt": text.join(" "), "n": n},
+        "output": {"answer": text[0]},
+        "metadata": {"run": format!("run-{trace}"), "attempt": n % 3},
+    });
+    if n % 10 == 3 {
+        span["output"]["usage"] = json!({"input_tokens": n % 1000, "output_tokens": n % 77});
+    }
+    if !n.is_multiple_of(SPANS_PER_TRACE) {
+        span["parent_id"] = id(n - n % SPANS_PER_TRACE).into();
+    }
+    span
+}
+
+fn searches(spans: usize) -> Vec<(&'static str, String, Value)> {
+    let middle = spans / 2;
+    let text = |term: String| json!({ "search_texts": [term] });
+    let none = String::new;
+    vec![
+        ("newest", none(), json!({})),
+        ("next page from the middle", format!("starting_after={}", id(middle)), json!({})),
+        ("a trace", none(), json!({"trace_ids": [id(usize::MAX - middle / SPANS_PER_TRACE)]})),
+        ("roots", none(), json!({"parents_only": true})),
+        ("by id", none(), json!({"span_ids": [id(middle)]})),
+        ("children", none(), json!({"parent_ids": [id(middle - middle % SPANS_PER_TRACE)]})),
+        ("a name", none(), json!({"names": ["step-7"]})),
+        (
+            "two names and a status",
+            none(),
+            json!({"names": ["step-49", "step-1"], "statuses": ["ERROR"]}),
+        ),
+        ("status that never occurs", none(), json!({"statuses": ["CANCELED"]})),
+        ("type that never occurs", none(), json!({"types": ["GUARDRAIL"]})),
+        ("too long to occur", none(), json!({"min_duration_ms": 3_600_000})),
+        ("longest", "sort_by=duration_ms".into(), json!({})),
+        ("most tokens, errors only", "sort_by=input_tokens".into(), json!({"statuses": ["ERROR"]})),
+        (
+            "longest within a minute",
+            format!(
+                "sort_by=duration_ms&from_ts={}&to_ts={}",
+                time(FIRST_NS + middle as i64 * STEP_NS).replace('+', "%2B"),
+                time(FIRST_NS + middle as i64 * STEP_NS + 60_000_000_000).replace('+', "%2B"),
+            ),
+            json!({}),
+        ),
+        (
+            "metadata, rare",
+            none(),
+            json!({"extra_metadata": {"run": format!("run-{}", middle / SPANS_PER_TRACE)}}),
+        ),
+        ("metadata, common", none(), json!({"extra_metadata": {"attempt": 1}})),
+        ("metadata that never occurs", none(), json!({"extra_metadata": {"run": "nowhere"}})),
+        ("a word, common", none(), text(word(0))),
+        (
+            "a phrase, rare",
+            none(),
+            text(format!("{} {}", word(middle * 31), word(middle * 31 + 1))),
+        ),
+        ("a word that never occurs", none(), text("nowhere".into())),
+        ("a part of names", none(), text("ipelin".into())),
+        ("a part of a value, common", none(), text(format!("run-{}", middle / SPANS_PER_TRACE))),
+        ("punctuated, never occurs", none(), text("no/where/else".into())),
+    ]
+}
+
+async fn search(
+    running: &RunningCollector,
+    client: &Client,
+    what: &str,
+    query: &str,
+    filters: &Value,
+) {
+    let url = format!("{}/v5/spans/search?limit=100&{query}", running.url());
+    let mut times = Vec::new();
+    let mut found = 0;
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let response = client.post(&url).body(filters.to_string()).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{what}");
+        let page = response.bytes().await.unwrap();
+        times.push(began.elapsed());
+        let page: Value = serde_json::from_slice(&page).unwrap();
+        found = page["items"].as_array().unwrap().len();
+    }
+    report(what, found, times);
+}
+
+fn report(what: &str, found: usize, mut times: Vec<Duration>) {
+    times.sort();
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let (median, max) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("{what:58} {found:>7} {:>10.1} {:>10.1}", ms(median), ms(max));
+}
