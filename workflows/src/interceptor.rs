@@ -6,7 +6,9 @@ use std::{
     task::Poll,
 };
 
-use durable_spans_model::{HEADER, RULE_VERSION, SpanType, Timestamp, TraceContext};
+use durable_spans_model::{
+    FlushPolicy, HEADER, RULE_VERSION, Span, SpanType, Timestamp, TraceContext,
+};
 use temporalio_workflow::{
     TimerResult, WorkflowContextView,
     workflow_interceptors::{
@@ -30,7 +32,7 @@ use crate::{
     operation::Operation,
     outcome,
     recorder::{Outcome, Parent, SpanRef},
-    run::{LastResort, Observer, Run, StartFacts},
+    run::{LastResort, Leaving, Observer, Run, StartFacts},
     scope::{Scope, ScopeKey},
     timetable::Timetable,
 };
@@ -54,6 +56,8 @@ pub struct WorkflowTracing {
     egress: Option<String>,
     observer: Option<Observer>,
     last_resort: Option<LastResort>,
+    leaving: Option<Leaving>,
+    without_commands: bool,
 }
 
 impl WorkflowTracing {
@@ -110,6 +114,30 @@ impl WorkflowTracing {
         self
     }
 
+    /// Calls `leaving` with the spans that a run still holds when it leaves memory: those that ended
+    /// after its last flush, and those that are open, as they are by then. Parents come first. Not
+    /// called if there are none, as after a close.
+    ///
+    /// With [`observer`](Self::observer), everything that a replayed run has recorded.
+    ///
+    /// It is called within the workflow task and must not block or panic.
+    #[must_use]
+    pub fn leaving(mut self, leaving: impl Fn(&[Span]) + Send + Sync + 'static) -> Self {
+        self.leaving = Some(Arc::new(leaving));
+        self
+    }
+
+    /// Records every run and issues no command, for the replay of histories that were made without
+    /// tracing: a run from before the install, or one that sampling left out. The
+    /// [`observer`](Self::observer) gets its spans at the close.
+    ///
+    /// Not for workers, where nothing would be delivered.
+    #[must_use]
+    pub fn without_commands(mut self) -> Self {
+        self.without_commands = true;
+        self
+    }
+
     /// The interceptor, to be registered on a worker's or a replayer's options.
     pub fn interceptor(self) -> WorkflowInterceptorConstructor {
         WorkflowInterceptorConstructor::new(move |view: &WorkflowContextView| Interceptor {
@@ -141,7 +169,11 @@ impl Mode {
         if view.workflow_type() == COURIER_WORKFLOW {
             return Self::LeftAlone;
         }
-        let Some(policy) = tracing.timetable.policy_at(start_time) else { return Self::LeftAlone };
+        let policy = match tracing.timetable.policy_at(start_time) {
+            Some(policy) => policy,
+            None if tracing.without_commands => FlushPolicy::new(),
+            None => return Self::LeftAlone,
+        };
         let raw = view.raw();
         let context = header::of_start(
             view.workflow_id(),
@@ -150,11 +182,13 @@ impl Mode {
             &raw.arguments,
         );
         match context {
-            Some(context) if !context.sampled => Self::Unsampled(context),
+            Some(context) if !context.sampled && !tracing.without_commands => {
+                Self::Unsampled(context)
+            }
             context => {
                 let pinned = context.as_ref().and_then(|context| context.policy);
                 let policy = pinned.unwrap_or(policy);
-                if !policy.is_known() {
+                if !policy.is_known() && !tracing.without_commands {
                     return Self::UnknownRule(policy.rule_version());
                 }
                 let start = StartFacts {
@@ -173,6 +207,8 @@ impl Mode {
                     tracing.egress.clone(),
                     tracing.observer.clone(),
                     tracing.last_resort.clone(),
+                    tracing.leaving.clone(),
+                    tracing.without_commands,
                 )))
             }
         }

@@ -22,9 +22,15 @@ use crate::{
     rule::{Due, FlushRule, Linger},
 };
 
-/// Names of the random streams that we draw from. Changing one changes ids of runs in flight.
-const SEED_STREAM: &str = "durable-spans";
-const PLACE_STREAMS: &str = "durable-spans/";
+/// Name of the random stream whose first number makes the [`Seed`] of a run's ids. Changing it, or
+/// those of [`place_stream`], changes ids of runs in flight.
+pub const SEED_STREAM: &str = "durable-spans";
+
+/// Name of the random stream whose first number is drawn for a place in the trace, see
+/// [`Seed::span_id`].
+pub fn place_stream(place: u64) -> String {
+    format!("{SEED_STREAM}/{place:x}")
+}
 
 /// So small that several groups fit into a command of a flush by a normal activity.
 const PACKED_GROUP_BYTES: usize = 256 * 1024;
@@ -32,6 +38,8 @@ const PACKED_GROUP_BYTES: usize = 256 * 1024;
 pub(crate) type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
 
 pub(crate) type LastResort = Arc<dyn Fn(&str, &FlushGroup) + Send + Sync>;
+
+pub(crate) type Leaving = Arc<dyn Fn(&[Span]) + Send + Sync>;
 
 /// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
 ///
@@ -44,6 +52,8 @@ pub(crate) struct Run {
     egress: Option<String>,
     observer: Option<Observer>,
     last_resort: Option<LastResort>,
+    leaving: Option<Leaving>,
+    without_commands: bool,
     rule: RefCell<FlushRule>,
     recorder: RefCell<Option<Recorder>>,
     root: RefCell<Option<SpanRef>>,
@@ -85,6 +95,8 @@ impl Run {
         egress: Option<String>,
         observer: Option<Observer>,
         last_resort: Option<LastResort>,
+        leaving: Option<Leaving>,
+        without_commands: bool,
     ) -> Self {
         Self {
             rule: RefCell::new(FlushRule::new(start.policy)),
@@ -93,6 +105,8 @@ impl Run {
             egress,
             observer,
             last_resort,
+            leaving,
+            without_commands,
             recorder: RefCell::new(None),
             root: RefCell::new(None),
             ctx: RefCell::new(None),
@@ -144,7 +158,12 @@ impl Run {
 
     /// Lets go of everything, so that whatever the users' guards do from here on has no effect.
     pub(crate) fn leave_memory(&self) {
-        self.recorder.take();
+        if let (Some(recorder), Some(leaving)) = (self.recorder.take(), &self.leaving) {
+            let spans = recorder.into_spans();
+            if !spans.is_empty() {
+                leaving(&spans);
+            }
+        }
         self.ctx.take();
     }
 
@@ -160,7 +179,7 @@ impl Run {
         let ctx = ctx.as_ref()?;
         // The first draw of a stream follows from its name and the run's seed alone, whatever else
         // was drawn. A reset gives the run another seed for what comes after it.
-        let draw = |place: u64| ctx.random_stream(format!("{PLACE_STREAMS}{place:x}")).random();
+        let draw = |place: u64| ctx.random_stream(place_stream(place)).random();
         let mut recorder = self.recorder.borrow_mut();
         Some(recorder.as_mut()?.start(parent, name, span_type, at, draw))
     }
@@ -256,11 +275,16 @@ impl Run {
 
     /// Asks the rule what is due. Nothing is, once the close has begun: it flushes by itself.
     pub(crate) fn due(&self, linger: Linger) -> Due {
-        if self.closing.get() {
+        if self.closing.get() || self.without_commands {
             return Due::Nothing;
         }
         let buffered = self.recorder.borrow().as_ref().map_or(0, Recorder::buffered);
         self.rule.borrow_mut().due(linger, buffered)
+    }
+
+    /// Whether this is the replay of a history that holds no flushes.
+    pub(crate) fn is_without_commands(&self) -> bool {
+        self.without_commands
     }
 
     pub(crate) fn begin_closing(&self) {
