@@ -29,6 +29,7 @@ mod memory;
 mod parcel;
 mod sgp;
 mod sgp_options;
+mod sgp_search;
 mod sink;
 mod sink_error;
 mod statistics;

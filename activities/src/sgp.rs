@@ -1,10 +1,12 @@
 use std::{
+    collections::HashSet,
     fmt,
     io::{self, Write},
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use durable_spans_model::{SpanId, TraceId};
 use flate2::{Compression, write::GzEncoder};
 use futures::future::BoxFuture;
 use reqwest::{
@@ -47,11 +49,11 @@ const MAX_DRAINED_BYTES: usize = 4 * 1024 * 1024;
 /// # Ok::<(), durable_spans_activity::InvalidSgpOptions>(())
 /// ```
 pub struct SgpSink {
-    client: Client,
-    url: Url,
+    pub(crate) client: Client,
+    pub(crate) url: Url,
     /// The URL as it may be shown.
-    endpoint: String,
-    timeout: Duration,
+    pub(crate) endpoint: String,
+    pub(crate) timeout: Duration,
     gzip: bool,
     /// Whether the server takes compressed bodies, once that is known.
     takes_gzip: OnceLock<bool>,
@@ -152,6 +154,13 @@ impl SgpSink {
 impl SpanSink for SgpSink {
     fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(self.upsert(batch))
+    }
+
+    fn ended_spans<'a>(
+        &'a self,
+        trace_id: &'a TraceId,
+    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+        Box::pin(async move { self.search_ended(trace_id).await.map(Some) })
     }
 }
 

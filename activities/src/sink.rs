@@ -1,7 +1,7 @@
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
-use durable_spans_model::Span;
-use futures::future::BoxFuture;
+use durable_spans_model::{Span, SpanId, TraceId};
+use futures::{FutureExt, future, future::BoxFuture};
 
 use crate::SinkError;
 
@@ -56,17 +56,47 @@ pub trait SpanSink: Send + Sync + 'static {
     /// [`is_credentials`](SinkError::is_credentials)), or the batch is halved until the spans at
     /// fault are found and dropped ([`is_rejection`](SinkError::is_rejection)).
     fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>>;
+
+    /// The ids of the spans of a trace that are stored and have ended, `None` where the sink cannot
+    /// tell, as it cannot by default.
+    ///
+    /// Backfill asks, so that it adds what is missing and replaces nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the sink could not be asked now.
+    fn ended_spans<'a>(
+        &'a self,
+        trace_id: &'a TraceId,
+    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+        let _ = trace_id;
+        future::ready(Ok(None)).boxed()
+    }
 }
 
 impl<S: SpanSink + ?Sized> SpanSink for Arc<S> {
     fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
         (**self).upsert_batch(batch)
     }
+
+    fn ended_spans<'a>(
+        &'a self,
+        trace_id: &'a TraceId,
+    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+        (**self).ended_spans(trace_id)
+    }
 }
 
 impl<S: SpanSink + ?Sized> SpanSink for Box<S> {
     fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
         (**self).upsert_batch(batch)
+    }
+
+    fn ended_spans<'a>(
+        &'a self,
+        trace_id: &'a TraceId,
+    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+        (**self).ended_spans(trace_id)
     }
 }
 
