@@ -71,11 +71,16 @@
 //! The README of the project states them; the flush rule, and what each flush costs in history, is
 //! described in the crate `durable-spans-workflow`.
 
+mod backfill;
 mod client;
 mod install;
 #[cfg(feature = "plugin")]
 mod plugin;
 
+pub use backfill::{
+    Backfill, BackfillError, BackfillReport, BackfilledRun, FailedRun, Progress, RunError,
+    SpanSource,
+};
 pub use client::new_trace;
 pub use durable_spans_activity::{
     ActivitySpan, BreakerState, DropReason, EncodedSpan, InvalidSgpOptions, MemorySink, SgpOptions,
