@@ -4,7 +4,10 @@ use clap::{Args, Parser, Subcommand};
 use durable_spans_model::TraceId;
 use reqwest::Url;
 
-use crate::{serve, traces};
+use crate::{
+    backfill::{self, BackfillArgs},
+    serve, traces,
+};
 
 /// Keep and read the spans of Temporal workflows
 #[derive(Parser)]
@@ -25,6 +28,7 @@ impl Cli {
             Command::Serve(serve) => serve::serve(serve).await,
             Command::Traces(TracesCommand::List(list)) => traces::list(list).await,
             Command::Traces(TracesCommand::Show(show)) => traces::show(show).await,
+            Command::Backfill(backfill) => backfill::backfill(*backfill).await,
         }
     }
 }
@@ -37,6 +41,7 @@ enum Command {
     /// Read traces from a collector
     #[command(subcommand)]
     Traces(TracesCommand),
+    Backfill(Box<BackfillArgs>),
 }
 
 #[derive(Args)]
@@ -117,7 +122,8 @@ mod tests {
 
     #[test]
     fn help_never_shows_a_key() {
-        for path in [&["serve"][..], &["traces", "list"], &["traces", "show"]] {
+        let paths = [&["serve"][..], &["traces", "list"], &["traces", "show"], &["backfill"]];
+        for path in paths {
             let mut command = Cli::command();
             let command = path
                 .iter()

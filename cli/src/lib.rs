@@ -5,16 +5,20 @@
 //! export SGP_CLIENT_BASE_URL=http://127.0.0.1:8790
 //! durable-spans traces list
 //! durable-spans traces show c58c5e1e-bcff-46d8-81c5-4dc1a5fdafea
+//! durable-spans backfill --query "ExecutionStatus = 'Terminated'"
 //! ```
 //!
 //! It ends with 0 when all went well, with 1 and a message on stderr when something failed, a trace
 //! that is not known included, and with 2 when it was called wrongly.
 //!
 //! The rooms: [`Cli`] is what was asked for, `serve` runs a collector, `traces` prints, `client`
-//! asks a collector (or SGP itself) over HTTP.
+//! asks a collector (or SGP itself) over HTTP, `backfill` rebuilds traces from Temporal's histories,
+//! and `history` reads exported ones.
 
 mod args;
+mod backfill;
 mod client;
+mod history;
 mod serve;
 mod traces;
 
