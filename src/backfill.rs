@@ -7,10 +7,10 @@ use durable_spans_model::{Span, TraceId};
 use durable_spans_workflow::{COURIER_WORKFLOW, Limits, Timetable, WorkflowTracing};
 use futures::{Stream, TryStreamExt, stream};
 use temporalio_client::{
-    Client, WorkflowExecutionInfo, WorkflowFetchHistoryOptions, WorkflowHandle, WorkflowHistory,
-    WorkflowListOptions,
+    Client, NamespacedClient, WorkflowDescribeOptions, WorkflowExecutionInfo,
+    WorkflowFetchHistoryOptions, WorkflowHandle, WorkflowHistory, WorkflowListOptions,
 };
-use temporalio_common::{UntypedWorkflow, protos::temporal::api::history::v1::HistoryEvent};
+use temporalio_common::UntypedWorkflow;
 use temporalio_sdk::workflow_replayer::WorkflowReplayerOptions;
 
 mod activities;
@@ -64,6 +64,9 @@ type OnProgress = Arc<dyn Fn(Progress<'_>) + Send + Sync>;
 /// A span that the sink holds as ended already is left as it is, where the sink can tell
 /// ([`SpanSink::ended_spans`]). A sink that cannot is sent every span; give it no skeleton of runs
 /// whose trace it holds.
+///
+/// A run that was reset has spans in common with the run that goes on in its place: those that began
+/// before the point of the reset, the root first. They are told by that other run.
 ///
 /// Each run of a continue-as-new chain and each child workflow is a run of its own; a query finds
 /// them all.
@@ -343,6 +346,10 @@ impl Backfill {
                         truth::complete(&mut replayed.spans, &history);
                         Ok(Rebuilt::Recorded(replayed.spans, replayed.way))
                     }
+                    _ if history.hides_trace() => Err(RunError::history(
+                        "a payload codec has encoded its trace headers: replay it with its code \
+                         and codec, see Backfill::workflows",
+                    )),
                     _ => {
                         let known = history.clone();
                         let draw =
@@ -379,22 +386,37 @@ impl Source {
     }
 
     async fn fetch(self) -> Result<RunHistory, RunError> {
-        let (history, workflow_id, run_id) = match self {
-            Self::History { history, workflow_id } => (history, workflow_id, None),
-            Self::Server { client, workflow_id, run_id } => {
-                let namespace = temporalio_client::NamespacedClient::namespace(&client);
-                let mut info = WorkflowExecutionInfo::builder()
-                    .namespace(namespace)
-                    .workflow_id(workflow_id.clone())
-                    .build();
-                info.run_id.clone_from(&run_id);
-                let handle = WorkflowHandle::<_, UntypedWorkflow>::new(client, info);
-                let history = handle.fetch_history(WorkflowFetchHistoryOptions::default());
-                (history, Some(workflow_id), run_id)
+        let (client, workflow_id, run_id) = match self {
+            Self::History { history, workflow_id } => {
+                let events = history.into_events().await.map_err(RunError::fetch)?;
+                return RunHistory::new(events, workflow_id.as_deref(), None);
             }
+            Self::Server { client, workflow_id, run_id } => (client, workflow_id, run_id),
         };
-        let events: Vec<HistoryEvent> = history.into_events().await.map_err(RunError::fetch)?;
-        RunHistory::new(events, workflow_id.as_deref(), run_id.as_deref())
+        let run = |run_id: Option<String>| {
+            let mut info = WorkflowExecutionInfo::builder()
+                .namespace(client.namespace())
+                .workflow_id(workflow_id.clone())
+                .build();
+            info.run_id = run_id;
+            WorkflowHandle::<_, UntypedWorkflow>::new(client.clone(), info)
+        };
+        let history = async |run_id: Option<String>| {
+            let history = run(run_id.clone()).fetch_history(WorkflowFetchHistoryOptions::default());
+            let events = history.into_events().await.map_err(RunError::fetch)?;
+            RunHistory::new(events, Some(&workflow_id), run_id.as_deref())
+        };
+        let mut found = history(run_id).await?;
+        if found.ending.is_some() {
+            let options = WorkflowDescribeOptions::default();
+            let described = run(Some(found.run_id.clone())).describe(options).await;
+            let described = described.map_err(RunError::fetch)?.raw_description;
+            let reset_to = described.workflow_extended_info.map(|more| more.reset_run_id);
+            if let Some(other) = reset_to.filter(|run_id| !run_id.is_empty()) {
+                found.told_from = history(Some(other)).await?.parted_at();
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use anyhow::{Context, anyhow, bail};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use durable_spans::{Backfill, BackfillReport, Progress, SgpOptions, SgpSink};
 use durable_spans_collector::tree::printable;
 use serde_json::json;
@@ -20,9 +20,10 @@ use crate::{args::Server, history};
 /// Temporal is found by TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS_* and
 /// the configuration file of Temporal's CLI.
 #[derive(Args)]
+#[command(group(ArgGroup::new("runs").required(true).multiple(true).args(["workflow_id", "query", "file"])))]
 pub(crate) struct BackfillArgs {
-    /// Workflow id of the run
-    #[arg(long, required_unless_present_any = ["query", "file"])]
+    /// Workflow id of the run; with a file, only where that does not hold it
+    #[arg(long)]
     pub(crate) workflow_id: Option<String>,
     /// Run id [default: the latest run of the workflow id]
     #[arg(long, requires = "workflow_id", conflicts_with = "file")]
@@ -143,8 +144,10 @@ async fn client(temporal: &Temporal) -> anyhow::Result<Client> {
     connection.dns_load_balancing = None;
     let host = connection.target.host_str().unwrap_or_default().to_owned();
     let port = connection.target.port_or_known_default().unwrap_or_default();
-    let connected = Connection::connect(connection).await.with_context(|| {
-        format!("Temporal cannot be reached at {host}:{port}: give --temporal-address")
+    let connected = Connection::connect(connection).await.map_err(|error| {
+        let error = anyhow!(error);
+        let cause = error.root_cause();
+        anyhow!("Temporal cannot be reached at {host}:{port}: {cause} (see --temporal-address)")
     })?;
     Ok(Client::new(connected, client)?)
 }

@@ -81,7 +81,7 @@ impl Order {
         ctx.span("pay")
             .span_type(SpanType::Custom)
             .input("sum", sum)
-            .try_scope(ctx.execute_activity(Shop::charge, sum, quickly()))
+            .try_scope(async { ctx.execute_activity(Shop::charge, sum, quickly()).await })
             .await?;
         ctx.execute_local_activity(Shop::price, sum, LocalActivityOptions::default()).await?;
         ctx.timer(Duration::from_millis(50)).await;
@@ -103,7 +103,9 @@ impl Delivery {
     #[run(name = "Delivery")]
     pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, item: u32) -> WorkflowResult<u32> {
         let pack = ctx.span("pack").input("item", item);
-        Ok(pack.try_scope(ctx.execute_activity(Shop::deliver, item, quickly())).await?)
+        let packed =
+            pack.try_scope(async { ctx.execute_activity(Shop::deliver, item, quickly()).await });
+        Ok(packed.await?)
     }
 }
 

@@ -72,6 +72,7 @@ pub(super) async fn with_draws<T: Send + 'static>(
 fn start_of(history: &RunHistory) -> WorkflowHistory {
     let mut started = history.started.clone();
     started.workflow_type = Some(WorkflowType { name: STAND_TYPE.to_owned() });
+    started.original_execution_run_id = history.first_seed_run_id().to_owned();
     started.input = None;
     started.header = None;
     started.memo = None;

@@ -71,13 +71,13 @@ impl Error for RunError {
 pub enum BackfillError {
     /// The server did not list the runs of a query, for example because the query is no query.
     #[error("the runs could not be listed: {0}")]
-    List(#[source] Box<dyn Error + Send + Sync>),
+    List(Box<dyn Error + Send + Sync>),
     /// The journal could not be read or written.
-    #[error("the journal {path} cannot be used: {source}")]
+    #[error("the journal {path} cannot be used: {error}")]
     Journal {
         /// The file.
         path: String,
         /// What went wrong with it.
-        source: std::io::Error,
+        error: std::io::Error,
     },
 }

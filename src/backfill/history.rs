@@ -27,6 +27,8 @@ pub(super) struct RunHistory {
     pub(super) started: Box<WorkflowExecutionStartedEventAttributes>,
     pub(super) start_time: Timestamp,
     pub(super) ending: Option<Ending>,
+    /// Where the run was reset: the run that goes on in its place tells what began before.
+    pub(super) told_from: Option<Timestamp>,
     /// At least one.
     pub(super) events: Vec<HistoryEvent>,
 }
@@ -81,8 +83,35 @@ impl RunHistory {
             started,
             start_time,
             ending,
+            told_from: None,
             events,
         })
+    }
+
+    /// The run whose id the SDK seeds the first random numbers with: a reset before any task was
+    /// done leaves nothing of the run before.
+    pub(super) fn first_seed_run_id(&self) -> &str {
+        let is_done = |event: &HistoryEvent| event.event_type() == EventType::WorkflowTaskCompleted;
+        let undone = self.events.iter().take_while(|event| !is_done(event));
+        let resets = undone.filter_map(|event| match &event.attributes {
+            Some(Attributes::WorkflowTaskFailedEventAttributes(failed)) => Some(&failed.new_run_id),
+            _ => None,
+        });
+        let last = resets.filter(|run_id| !run_id.is_empty()).last();
+        last.unwrap_or(&self.started.original_execution_run_id)
+    }
+
+    /// The time from which this run, which is the reset of another one, has spans of its own. `None`
+    /// where it has no span in common with that one: its first workflow task is done again, and
+    /// gives other ids.
+    pub(super) fn parted_at(&self) -> Option<Timestamp> {
+        let reset = self.events.iter().rposition(|event| reset_to(event).is_some())?;
+        let shared = &self.events[..reset];
+        let is_started =
+            |event: &&HistoryEvent| event.event_type() == EventType::WorkflowTaskStarted;
+        let is_done = |event: &HistoryEvent| event.event_type() == EventType::WorkflowTaskCompleted;
+        let again = shared.iter().rfind(is_started)?;
+        shared.iter().any(is_done).then(|| time_of(again))
     }
 
     /// Whether a flush of ours is in it, so that replay must flush, too.
@@ -103,6 +132,23 @@ impl RunHistory {
     /// Whether the workflow's code ran at all.
     pub(super) fn has_run(&self) -> bool {
         self.events.iter().any(|event| event.event_type() == EventType::WorkflowTaskCompleted)
+    }
+
+    /// Whether the trace is named, but cannot be read: a payload codec has encoded the headers.
+    pub(super) fn hides_trace(&self) -> bool {
+        let hidden = |header: Option<&Header>| {
+            let payload = header.and_then(|header| header.fields.get(HEADER));
+            payload.is_some_and(|payload| durable_spans_workflow::from_payload(payload).is_err())
+        };
+        self.events.iter().any(|event| match &event.attributes {
+            Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => {
+                hidden(started.header.as_ref())
+            }
+            Some(Attributes::ActivityTaskScheduledEventAttributes(activity)) => {
+                hidden(activity.header.as_ref())
+            }
+            _ => false,
+        })
     }
 
     /// The trace context that the run was started with, as far as it can be read.

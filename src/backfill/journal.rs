@@ -19,7 +19,7 @@ pub(super) struct Journal {
 impl Journal {
     pub(super) fn open(path: &Path) -> Result<Self, BackfillError> {
         let shown = path.display().to_string();
-        let failed = |source| BackfillError::Journal { path: shown.clone(), source };
+        let failed = |error| BackfillError::Journal { path: shown.clone(), error };
         let file = OpenOptions::new().create(true).read(true).append(true).open(path);
         let file = file.map_err(failed)?;
         let lines: Result<HashSet<_>, _> = BufReader::new(&file).lines().collect();
@@ -36,7 +36,7 @@ impl Journal {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // One write, so that a line is there as a whole or not at all.
         let written = file.write_all(format!("{run_id}\n").as_bytes());
-        written.map_err(|source| BackfillError::Journal { path: self.path.clone(), source })
+        written.map_err(|error| BackfillError::Journal { path: self.path.clone(), error })
     }
 }
 

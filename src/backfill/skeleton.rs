@@ -10,6 +10,7 @@ use durable_spans_workflow::COURIER_WORKFLOW;
 use serde_json::Value;
 use temporalio_common::protos::temporal::api::{
     common::v1::{Header, WorkflowExecution},
+    enums::v1::EventType,
     history::v1::{HistoryEvent, history_event::Attributes},
     update::v1::outcome::Value as UpdateOutcome,
 };
@@ -21,7 +22,7 @@ use super::{
     history::{RunHistory, context_in, duration, reset_to, time_of},
     ids::Ids,
     outcome::Close,
-    truth::end_with_run,
+    truth::{end_with_run, is_own},
 };
 
 /// Longest that the flush rule's timers grow to.
@@ -42,6 +43,8 @@ struct Bone {
     span: Span,
     /// Whether the id is in history, or follows from it: then it is the one of the recorded span.
     certain: bool,
+    /// Whether this run tells of it, and not the one that goes on after a reset.
+    is_own: bool,
 }
 
 impl Skeleton {
@@ -56,6 +59,7 @@ impl Skeleton {
         }
         for bone in &mut artist.bones {
             end_with_run(&mut bone.span, history);
+            bone.is_own = is_own(&bone.span, history);
         }
         Self { spans: artist.bones }
     }
@@ -76,7 +80,7 @@ impl Skeleton {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.spans.len()
+        self.spans.iter().filter(|bone| bone.is_own).count()
     }
 }
 
@@ -91,6 +95,8 @@ struct Artist<'a> {
     /// Durations that the timers of the flush rule have.
     lingers: Vec<Duration>,
     bones: Vec<Bone>,
+    /// Whether a workflow task was done by now.
+    has_run: bool,
     /// By the event that began them.
     positions: HashMap<i64, usize>,
 }
@@ -115,6 +121,7 @@ impl<'a> Artist<'a> {
             parents: vec![root.clone()],
             lingers: lingers(history, context.as_ref()),
             bones: Vec::new(),
+            has_run: false,
             positions: HashMap::new(),
         };
         let name = history.workflow_type.as_str();
@@ -130,13 +137,16 @@ impl<'a> Artist<'a> {
         if started.attempt > 1 {
             note(&mut span, "attempt", started.attempt);
         }
-        artist.bones.push(Bone { span, certain: true });
+        artist.bones.push(Bone { span, certain: true, is_own: true });
         artist
     }
 
     fn draw(&mut self, event: &HistoryEvent, activities: &HashMap<i64, &ActivityFacts>) {
         let at = time_of(event);
-        if let Some(run_id) = reset_to(event) {
+        self.has_run |= event.event_type() == EventType::WorkflowTaskCompleted;
+        if let Some(run_id) = reset_to(event)
+            && self.has_run
+        {
             self.ids.reset(&self.history.workflow_id, &run_id);
         }
         let Some(attributes) = &event.attributes else { return };
@@ -200,8 +210,8 @@ impl<'a> Artist<'a> {
             close.end(&mut span, *at);
         }
         let attempts = activity.attempt_spans(&span.trace_id, &span.id, self.group_id.as_deref());
-        self.bones.push(Bone { span, certain });
-        self.bones.extend(attempts.into_iter().map(|span| Bone { span, certain }));
+        self.bones.push(Bone { span, certain, is_own: true });
+        self.bones.extend(attempts.into_iter().map(|span| Bone { span, certain, is_own: true }));
     }
 
     fn child(&mut self, event_id: i64, attributes: &Attributes, at: Timestamp) {
@@ -314,7 +324,7 @@ impl<'a> Artist<'a> {
 
     fn begin(&mut self, event_id: i64, span: Span, certain: bool) {
         self.positions.insert(event_id, self.bones.len());
-        self.bones.push(Bone { span, certain });
+        self.bones.push(Bone { span, certain, is_own: true });
     }
 
     fn end(&mut self, event_id: i64, close: &Close, at: Timestamp) {

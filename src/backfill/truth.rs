@@ -1,7 +1,7 @@
 //! What history adds to the spans that a replay gave: ends that no code saw, and the attempts of
 //! activities.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use durable_spans_model::{Span, SpanId, SpanStatus};
 use serde_json::Value;
@@ -38,7 +38,21 @@ pub(super) fn complete(spans: &mut Vec<Span>, history: &RunHistory) {
         }
         end_with_run(span, history);
     }
+    let own = own_ids(spans, history);
+    attempts.retain(|attempt| attempt.parent_id.as_ref().is_some_and(|id| own.contains(id)));
+    spans.retain(|span| own.contains(&span.id));
     spans.extend(attempts);
+}
+
+/// The spans that the run itself is to tell.
+fn own_ids(spans: &[Span], history: &RunHistory) -> HashSet<SpanId> {
+    let own = spans.iter().filter(|span| is_own(span, history));
+    own.map(|span| span.id.clone()).collect()
+}
+
+/// Whether the run itself tells of a span, and not the one that goes on after a reset.
+pub(super) fn is_own(span: &Span, history: &RunHistory) -> bool {
+    history.told_from.is_none_or(|from| span.start_timestamp >= from)
 }
 
 /// Ends a span that is still open when its run has closed: the run itself as history says,
