@@ -59,7 +59,6 @@ impl Skeleton {
         }
         for bone in &mut artist.bones {
             end_with_run(&mut bone.span, history);
-            bone.is_own = is_own(&bone.span, history);
         }
         Self { spans: artist.bones }
     }
@@ -72,11 +71,9 @@ impl Skeleton {
     /// among them, its recorded trace exists, and what cannot be matched with that is left out.
     pub(super) fn missing(self, ended: &HashSet<SpanId>) -> Vec<Span> {
         let recorded = ended.contains(&self.spans[0].span.id);
-        let missing = self
-            .spans
-            .into_iter()
-            .filter(|bone| (bone.certain || !recorded) && !ended.contains(&bone.span.id));
-        missing.map(|bone| bone.span).collect()
+        let wanted = |bone: &Bone| bone.is_own && (bone.certain || !recorded);
+        let bones = self.spans.into_iter().filter(wanted);
+        bones.map(|bone| bone.span).filter(|span| !ended.contains(&span.id)).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -137,7 +134,7 @@ impl<'a> Artist<'a> {
         if started.attempt > 1 {
             note(&mut span, "attempt", started.attempt);
         }
-        artist.bones.push(Bone { span, certain: true, is_own: true });
+        artist.bones.push(Bone { is_own: is_own(&span, history), span, certain: true });
         artist
     }
 
@@ -210,8 +207,9 @@ impl<'a> Artist<'a> {
             close.end(&mut span, *at);
         }
         let attempts = activity.attempt_spans(&span.trace_id, &span.id, self.group_id.as_deref());
-        self.bones.push(Bone { span, certain, is_own: true });
-        self.bones.extend(attempts.into_iter().map(|span| Bone { span, certain, is_own: true }));
+        let is_own = is_own(&span, self.history);
+        self.bones.push(Bone { span, certain, is_own });
+        self.bones.extend(attempts.into_iter().map(|span| Bone { span, certain, is_own }));
     }
 
     fn child(&mut self, event_id: i64, attributes: &Attributes, at: Timestamp) {
@@ -324,7 +322,7 @@ impl<'a> Artist<'a> {
 
     fn begin(&mut self, event_id: i64, span: Span, certain: bool) {
         self.positions.insert(event_id, self.bones.len());
-        self.bones.push(Bone { span, certain, is_own: true });
+        self.bones.push(Bone { is_own: is_own(&span, self.history), span, certain });
     }
 
     fn end(&mut self, event_id: i64, close: &Close, at: Timestamp) {

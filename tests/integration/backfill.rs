@@ -301,10 +301,17 @@ async fn runs_that_were_not_traced_are_recorded_anew() {
     let mut options = fleet.worker_options();
     options.register_activities(Work);
     options.register_workflow::<Order>().unwrap().register_workflow::<Ship>().unwrap();
+    options.register_workflow::<Paused>().unwrap();
     while_running(fleet.untraced_worker(options), async {
         let start = untraced.start_workflow(Order::run, 0u32, fleet.start_options());
         let handle = start.await.unwrap();
         handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        // One that came to no end, so that its history does not tell whether it would have flushed.
+        let start = untraced.start_workflow(Paused::run, 2u32, fleet.start_options());
+        let handle = start.await.unwrap();
+        let update = WorkflowExecuteUpdateOptions::default();
+        handle.execute_update(Paused::ask, 4u32, update).await.unwrap();
+        handle.terminate(WorkflowTerminateOptions::default()).await.unwrap();
     })
     .await;
     // Left out by sampling.
@@ -314,14 +321,16 @@ async fn runs_that_were_not_traced_are_recorded_anew() {
         let start = fleet.client.start_workflow(Order::run, 0u32, fleet.start_options());
         let handle = in_trace(context, start).await.unwrap();
         handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
-        listed(&fleet, 4).await
+        listed(&fleet, 5).await
     })
     .await;
     assert_eq!(fleet.sink.spans(), []);
 
     let (report, told) = backfill(&fleet.sink, Some(code()), &fleet.client, &query).await;
-    assert_eq!((report.runs, report.failed.len()), (4, 0), "{:?}", report.failed);
+    assert_eq!((report.runs, report.failed.len()), (5, 0), "{:?}", report.failed);
     assert!(told.iter().all(|run| run.source == SpanSource::NewRecording), "{told:?}");
+    assert_eq!(named(&fleet.sink.spans(), "Paused").metadata["error_type"], "TerminatedError");
+    assert_eq!(named(&fleet.sink.spans(), "asking").status, SpanStatus::Success);
     let spans = fleet.sink.spans();
     assert!(all_ended(&spans));
     let roots: Vec<&Span> = spans.iter().filter(|span| span.name == "Order").collect();
