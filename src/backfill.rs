@@ -4,10 +4,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use durable_spans_activity::SpanSink;
 use durable_spans_model::{Span, TraceId};
-use durable_spans_workflow::{COURIER_WORKFLOW, Limits, Timetable, WorkflowTracing};
+use durable_spans_workflow::{COURIER_WORKFLOW, WorkflowTracing};
 use futures::{Stream, TryStreamExt, stream};
 use temporalio_client::{Client, WorkflowHistory, WorkflowListOptions};
 use temporalio_sdk::workflow_replayer::WorkflowReplayerOptions;
+
+use crate::DurableSpans;
 
 mod activities;
 mod delivery;
@@ -98,8 +100,7 @@ type OnProgress = Arc<dyn Fn(Progress<'_>) + Send + Sync>;
 pub struct Backfill {
     sink: Arc<dyn SpanSink>,
     workflows: Option<Arc<WorkflowReplayerOptions>>,
-    timetable: Timetable,
-    limits: Limits,
+    tracing: WorkflowTracing,
     parallel: usize,
     patience: Duration,
     journal: Option<PathBuf>,
@@ -112,8 +113,7 @@ impl Backfill {
         Self {
             sink: Arc::new(sink),
             workflows: None,
-            timetable: Timetable::new(),
-            limits: Limits::new(),
+            tracing: WorkflowTracing::new(),
             parallel: 4,
             patience: Duration::from_secs(60),
             journal: None,
@@ -129,16 +129,11 @@ impl Backfill {
         self
     }
 
-    /// The timetable of the workers. Runs that it leaves alone are backfilled, too. Default: every
-    /// run was traced.
-    pub fn timetable(mut self, timetable: Timetable) -> Self {
-        self.timetable = timetable;
-        self
-    }
-
-    /// How much a run may record. Default: as [`Limits::new`].
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+    /// Records as the workers of this installation do: by its timetable, limits and options. Runs that
+    /// the timetable leaves alone are backfilled, too. Default: as
+    /// [`DurableSpans::new`](crate::DurableSpans::new) does.
+    pub fn installation(mut self, spans: &DurableSpans) -> Self {
+        self.tracing = spans.workflow_tracing();
         self
     }
 
@@ -333,7 +328,7 @@ impl Backfill {
     /// each runs on a thread of its own.
     async fn rebuilt(&self, history: RunHistory) -> Result<Rebuilt, RunError> {
         let workflows = self.workflows.clone();
-        let tracing = WorkflowTracing::new().timetable(self.timetable.clone()).limits(self.limits);
+        let tracing = self.tracing.clone();
         let runtime = tokio::runtime::Handle::current();
         let work = move || {
             runtime.block_on(async {

@@ -42,6 +42,8 @@ pub struct DurableSpans {
     timetable: Timetable,
     policy: FlushPolicy,
     limits: Limits,
+    timer_spans: bool,
+    linked_generations: bool,
     courier_patience: Duration,
 }
 
@@ -84,6 +86,8 @@ impl DurableSpans {
             timetable: Timetable::new(),
             policy: FlushPolicy::new(),
             limits: Limits::new(),
+            timer_spans: false,
+            linked_generations: false,
             courier_patience: COURIER_PATIENCE,
         }
     }
@@ -107,6 +111,22 @@ impl DurableSpans {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Whether timers in workflow code have spans. Default false.
+    #[must_use]
+    pub fn timer_spans(mut self, wanted: bool) -> Self {
+        self.timer_spans = wanted;
+        self
+    }
+
+    /// Whether a run that follows a continue-as-new has a trace of its own, linked to the one before.
+    /// Default false: one trace for the whole chain. See
+    /// [`WorkflowTracing::linked_generations`].
+    #[must_use]
+    pub fn linked_generations(mut self, wanted: bool) -> Self {
+        self.linked_generations = wanted;
         self
     }
 
@@ -212,8 +232,12 @@ impl DurableSpans {
         self.deliverer.flush(limit).await
     }
 
-    fn workflow_tracing(&self) -> WorkflowTracing {
-        let tracing = WorkflowTracing::new().timetable(self.timetable.clone()).limits(self.limits);
+    pub(crate) fn workflow_tracing(&self) -> WorkflowTracing {
+        let tracing = WorkflowTracing::new()
+            .timetable(self.timetable.clone())
+            .limits(self.limits)
+            .timer_spans(self.timer_spans)
+            .linked_generations(self.linked_generations);
         match &self.egress {
             Some(task_queue) => tracing.egress(task_queue),
             None => tracing,

@@ -73,6 +73,7 @@
 
 mod backfill;
 mod client;
+mod doctor;
 mod install;
 #[cfg(feature = "plugin")]
 mod plugin;
@@ -82,13 +83,14 @@ pub use backfill::{
     SpanSource,
 };
 pub use client::new_trace;
+pub use doctor::{Doctor, ExamineError, Finding, Verdict};
 pub use durable_spans_activity::{
     ActivitySpan, BreakerState, DropReason, EncodedSpan, InvalidSgpOptions, MemorySink, SgpOptions,
     SgpSink, SinkError, SpanBatch, SpanSink, Statistics, current_context, current_span, in_trace,
 };
 pub use durable_spans_model::{
     ErrorCategory, FlushPolicy, InvalidSpan, Span, SpanError, SpanId, SpanStatus, SpanType,
-    Timestamp, TraceContext, TraceId,
+    Timestamp, TraceContext, TraceId, TraceParent,
 };
 pub use durable_spans_workflow::{
     Limits, SpanBuilder, SpanHandle, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing,

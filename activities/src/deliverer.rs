@@ -162,6 +162,10 @@ impl Deliverer {
         let mut parcels: Vec<(Acknowledgement, Arc<Parcel>)> = Vec::new();
         for group in groups {
             let acknowledgement = group.acknowledgement();
+            if let Some(whole) = self.whole(run_id, &group) {
+                parcels.push((acknowledgement, whole));
+                continue;
+            }
             let key = ParcelKey::new(run_id, acknowledgement);
             match self.enqueue(Some(key), group.spans, false) {
                 Ok(parcel) => parcels.push((acknowledgement, parcel)),
@@ -184,6 +188,12 @@ impl Deliverer {
         taken
     }
 
+    /// The parcel that this group is a part of, if this very process has it.
+    fn whole(&self, run_id: &str, group: &FlushGroup) -> Option<Arc<Parcel>> {
+        let key = ParcelKey::new(run_id, group.part_of?);
+        self.shared.lock().parcels.get(&key).cloned()
+    }
+
     /// Counts spans that were dropped before they came here.
     pub(crate) fn count_dropped(&self, reason: DropReason, spans: u64) {
         self.shared.lock().counts.refused(reason, spans);
@@ -201,7 +211,8 @@ impl Deliverer {
     pub(crate) fn give_up(&self, run_id: &str, groups: &[FlushGroup]) {
         let mut state = self.shared.lock();
         for group in groups {
-            match state.parcels.get(&ParcelKey::new(run_id, group.acknowledgement())) {
+            let key = group.part_of.unwrap_or_else(|| group.acknowledgement());
+            match state.parcels.get(&ParcelKey::new(run_id, key)) {
                 Some(parcel) => parcel.give_up(),
                 // There was no room for it.
                 None => state.counts.refused(DropReason::Expired, ended(&group.spans)),

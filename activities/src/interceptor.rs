@@ -4,8 +4,8 @@ use std::{
 };
 
 use durable_spans_model::{
-    ErrorCategory, HEADER, Span, SpanError, SpanStatus, SpanType, Timestamp, TraceContext,
-    attempt_span_id,
+    ErrorCategory, HEADER, Span, SpanError, SpanStatus, SpanType, TRACER_HEADER, Timestamp,
+    TraceContext, TraceParent, attempt_span_id,
 };
 use durable_spans_workflow::{
     DELIVER_ACTIVITY, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, from_payload,
@@ -51,7 +51,11 @@ impl ActivityInterceptor {
         next: Next<'_, ExecuteActivityInput, ExecuteActivityOutput<'_>>,
     ) -> ExecuteActivityResult {
         let started = Timestamp::from(SystemTime::now());
-        let span = attempt_span(&context, input.activity_info(), started);
+        let mut span = attempt_span(&context, input.activity_info(), started);
+        let observed = input.headers().get(TRACER_HEADER);
+        if let Some(Ok(observed)) = observed.map(|header| TraceParent::from_header(&header.data)) {
+            span.set_observed(&observed);
+        }
         let below = TraceContext { span_id: Some(span.id.clone()), ..context };
         let current = ActivitySpan::new(span, below.clone());
         let body = in_activity_span(current.clone(), below, next.run(input));

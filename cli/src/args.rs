@@ -1,12 +1,13 @@
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use durable_spans_model::TraceId;
 use reqwest::Url;
 
 use crate::{
     backfill::{self, BackfillArgs},
-    serve, traces,
+    serve, traces, transfer, watch,
 };
 
 /// Keep and read the spans of Temporal workflows
@@ -29,6 +30,15 @@ impl Cli {
             Command::Traces(TracesCommand::List(list)) => traces::list(list).await,
             Command::Traces(TracesCommand::Show(show)) => traces::show(show).await,
             Command::Backfill(backfill) => backfill::backfill(*backfill).await,
+            Command::Traces(TracesCommand::Watch(watch)) => watch::watch(watch).await,
+            Command::Traces(TracesCommand::Export(export)) => transfer::export(export).await,
+            Command::Traces(TracesCommand::Import(import)) => transfer::import(import).await,
+            Command::Completions { shell } => {
+                let mut command = Self::command();
+                let name = command.get_name().to_owned();
+                clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
+                Ok(())
+            }
         }
     }
 }
@@ -36,12 +46,17 @@ impl Cli {
 // Nothing that may hold a key derives `Debug`.
 #[derive(Subcommand)]
 enum Command {
-    /// Run a collector: SGP's spans API over one SQLite file
+    /// Run a collector: SGP's spans API over one SQLite file, and a page that shows the traces
     Serve(Serve),
     /// Read traces from a collector
     #[command(subcommand)]
     Traces(TracesCommand),
     Backfill(Box<BackfillArgs>),
+    /// Print the completions of a shell, such as `source <(durable-spans completions bash)`
+    Completions {
+        /// The shell to complete for
+        shell: Shell,
+    },
 }
 
 #[derive(Args)]
@@ -58,6 +73,9 @@ pub(crate) struct Serve {
     /// Key that clients must send; better in the variable, since others can read a command line
     #[arg(long, env = "DURABLE_SPANS_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
+    /// Base URL of Temporal's own web page, which the traces page links to
+    #[arg(long, env = "TEMPORAL_UI_URL", default_value = "http://localhost:8233")]
+    pub(crate) temporal_ui: Url,
 }
 
 #[derive(Subcommand)]
@@ -66,6 +84,12 @@ enum TracesCommand {
     List(List),
     /// Show the spans of a trace as a tree
     Show(Show),
+    /// Print traces as they begin and end, or the spans of one, until Ctrl-C
+    Watch(Watch),
+    /// Write a trace, or all traces that a query finds, to a file; from a collector
+    Export(Export),
+    /// Send spans that were exported as JSON lines
+    Import(Import),
 }
 
 #[derive(Args)]
@@ -85,6 +109,67 @@ pub(crate) struct Show {
     pub(crate) trace_id: TraceId,
     #[command(flatten)]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+#[derive(Args)]
+pub(crate) struct Watch {
+    /// Id of a trace; without one, all traces are watched
+    pub(crate) trace_id: Option<TraceId>,
+    /// Print each span as JSON on a line of its own, as the server sent it
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// Id of the trace
+    #[arg(required_unless_present = "query", conflicts_with = "query")]
+    pub(crate) trace_id: Option<TraceId>,
+    /// What the traces page could search for, such as 'name:order status:error tenant:acme'; ''
+    /// finds all
+    #[arg(long, short)]
+    pub(crate) query: Option<String>,
+    /// How spans are written
+    #[arg(long, short, value_enum, default_value_t = ExportFormat::Jsonl)]
+    pub(crate) format: ExportFormat,
+    /// File to write, which is replaced if it exists; stdout if not given
+    #[arg(long, short)]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// One span a line, which `import` reads
+    Jsonl,
+    /// OTLP's JSON, one request a line
+    Otlp,
+    /// For spreadsheets; a cell that would be a formula gets an apostrophe before it
+    Csv,
+    /// A nested tree, with long texts cut, for a language model; of one trace
+    Compact,
+}
+
+impl ExportFormat {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Otlp => "otlp",
+            Self::Csv => "csv",
+            Self::Compact => "compact",
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Import {
+    /// File of JSON lines; - reads stdin
+    pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) server: Server,
 }
@@ -122,8 +207,8 @@ mod tests {
 
     #[test]
     fn help_never_shows_a_key() {
-        let paths = [&["serve"][..], &["traces", "list"], &["traces", "show"], &["backfill"]];
-        for path in paths {
+        let traces = ["list", "show", "watch", "export", "import"].map(|name| vec!["traces", name]);
+        for path in traces.into_iter().chain([vec!["serve"], vec!["backfill"]]) {
             let mut command = Cli::command();
             let command = path
                 .iter()

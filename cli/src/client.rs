@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use durable_spans_collector::{MAX_PAGE_SPANS, tree::printable};
 use durable_spans_model::Span;
 use reqwest::{
-    Client, Response, StatusCode, Url,
+    Client, RequestBuilder, Response, StatusCode, Url,
     header::{HeaderMap, HeaderValue},
     redirect,
 };
@@ -22,7 +22,7 @@ const MIN_PAGE_SPANS: usize = 100;
 /// Asks a collector, or SGP itself, for spans.
 pub(crate) struct SpansClient {
     http: Client,
-    search: Url,
+    base: Url,
     /// The URL as users may see it.
     shown: String,
 }
@@ -31,7 +31,7 @@ pub(crate) struct SpansClient {
 pub(crate) type RawSpan = Box<RawValue>;
 
 /// What names a span.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     pub(crate) id: String,
     pub(crate) trace_id: String,
@@ -61,6 +61,7 @@ impl SpansClient {
         let mut http = Client::builder()
             .default_headers(headers)
             .timeout(TIMEOUT)
+            .read_timeout(TIMEOUT)
             // A redirect would carry the key elsewhere.
             .redirect(redirect::Policy::none());
         if is_loopback(&url) {
@@ -68,14 +69,13 @@ impl SpansClient {
         }
         let http = http.build().context("cannot set up HTTP")?;
 
-        let mut search = url.clone();
-        search.set_query(None);
-        search.set_fragment(None);
-        search.set_path(&format!("{}/v5/spans/search", url.path().trim_end_matches('/')));
+        let mut base = url.clone();
+        base.set_query(None);
+        base.set_fragment(None);
         // A URL may hold a password; one without a host holds none, and is refused on use.
         let _ = (url.set_username(""), url.set_password(None));
         url.set_query(None);
-        Ok(Self { http, search, shown: url.as_str().trim_end_matches('/').to_owned() })
+        Ok(Self { http, base, shown: url.as_str().trim_end_matches('/').to_owned() })
     }
 
     /// The server's URL, fit for messages.
@@ -124,10 +124,37 @@ impl SpansClient {
     }
 
     async fn page(&self, filters: &Value, query: &[(&str, &str)]) -> anyhow::Result<Page> {
-        let request = self.http.post(self.search.clone()).query(query);
+        let request = self.http.post(self.at("v5/spans/search")).query(query);
         let request = request.header("content-type", "application/json").body(filters.to_string());
-        let response = match request.send().await {
-            Ok(response) => response,
+        let response = self.send(request).await?;
+        let context = || format!("{} did not answer with spans", self.shown);
+        let body = response.bytes().await.map_err(reqwest::Error::without_url);
+        serde_json::from_slice(&body.with_context(context)?).with_context(context)
+    }
+
+    /// Stores spans, given as the items of a JSON array.
+    pub(crate) async fn upsert(&self, items: &[&str]) -> anyhow::Result<()> {
+        let request = self.http.put(self.at("v5/spans/batch"));
+        let body = format!(r#"{{"items":[{}]}}"#, items.join(","));
+        self.send(request.header("content-type", "application/json").body(body)).await.map(drop)
+    }
+
+    /// What a collector exports. However long it takes as a whole, no part of it may.
+    pub(crate) async fn export(&self, query: &[(&str, &str)]) -> anyhow::Result<Response> {
+        let request = self.http.get(self.at("page/export")).query(query);
+        self.send(request.timeout(Duration::MAX)).await
+    }
+
+    fn at(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
+        url
+    }
+
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        match request.send().await {
+            Ok(response) if response.status() == StatusCode::OK => Ok(response),
+            Ok(response) => bail!("{} {}", self.shown, refusal(response).await),
             Err(error) => {
                 let context = if error.is_connect() {
                     "cannot be reached: start a collector with `durable-spans serve`, or name another with --url"
@@ -136,16 +163,15 @@ impl SpansClient {
                 };
                 // Reqwest's own message holds the URL, and a URL may hold a password.
                 let error = anyhow::Error::new(error.without_url());
-                return Err(error.context(format!("{} {context}", self.shown)));
+                Err(error.context(format!("{} {context}", self.shown)))
             }
-        };
-        if response.status() != StatusCode::OK {
-            bail!("{} {}", self.shown, refusal(response).await);
         }
-        let context = || format!("{} did not answer with spans", self.shown);
-        let body = response.bytes().await.map_err(reqwest::Error::without_url);
-        serde_json::from_slice(&body.with_context(context)?).with_context(context)
     }
+}
+
+/// A span on one line, not a byte of its values changed: within a JSON text, line breaks are escaped.
+pub(crate) fn one_line(raw: &RawValue) -> String {
+    raw.get().replace(['\n', '\r'], " ")
 }
 
 /// Reads a span for showing. Where SGP says `null`, the model has a default.
@@ -195,8 +221,9 @@ mod tests {
     #[test]
     fn the_search_goes_below_the_base_url_and_passwords_are_not_shown() {
         let client = client("http://user:hunter2@example.com/sgp/?token=hunter2");
-        assert_eq!(client.search.path(), "/sgp/v5/spans/search");
-        assert_eq!(client.search.query(), None);
+        let search = client.at("v5/spans/search");
+        assert_eq!(search.path(), "/sgp/v5/spans/search");
+        assert_eq!(search.query(), None);
         assert_eq!(client.url(), "http://example.com/sgp");
     }
 

@@ -6,7 +6,7 @@ use crate::args::Serve;
 
 /// Serves until told to stop.
 pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
-    let mut collector = Collector::open(&args.db)?;
+    let mut collector = Collector::open(&args.db)?.temporal_ui(args.temporal_ui);
     let with_key = args.api_key.is_some();
     if let Some(key) = args.api_key {
         collector = collector.api_key(key);
@@ -30,6 +30,7 @@ fn greeting(running: &RunningCollector, db: &str, with_key: bool) -> String {
     };
     format!(
         "serving {db} at {url}\n\
+         see the traces there: open {url}/ in a browser\n\
          point the SDK at it: SGP_CLIENT_BASE_URL={url}\n\
          {rest}\n\
          stop with Ctrl-C\n"

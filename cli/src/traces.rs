@@ -23,13 +23,13 @@ pub(crate) async fn list(args: List) -> anyhow::Result<()> {
     let is_new = |root: &Identity| traces.insert(root.trace_id.clone());
     let roots = client.search(&json!({ "parents_only": true }), "desc", args.limit, is_new).await?;
     if args.format.json {
-        return print(io::stdout(), &json_array(&roots));
+        return print(io::stdout(), &json_array(&roots)).map(drop);
     }
     let roots = parse_all(&roots)?;
     if roots.is_empty() {
         anstream::eprintln!("no traces at {} yet", client.url());
     }
-    print(anstream::stdout(), &lines(&roots))
+    print(anstream::stdout(), &lines(&roots)).map(drop)
 }
 
 /// Prints one trace as a tree.
@@ -41,17 +41,17 @@ pub(crate) async fn show(args: Show) -> anyhow::Result<()> {
         bail!("trace {} was not found at {}", printable(&args.trace_id.to_string()), client.url());
     }
     if args.format.json {
-        return print(io::stdout(), &json_array(&spans));
+        return print(io::stdout(), &json_array(&spans)).map(drop);
     }
-    print(anstream::stdout(), &coloured_tree(&parse_all(&spans)?))
+    print(anstream::stdout(), &coloured_tree(&parse_all(&spans)?)).map(drop)
 }
 
-fn parse_all(spans: &[RawSpan]) -> anyhow::Result<Vec<Span>> {
+pub(crate) fn parse_all(spans: &[RawSpan]) -> anyhow::Result<Vec<Span>> {
     spans.iter().map(|span| client::parse(span)).collect()
 }
 
 /// One line for each root, so that the ids are easy to copy: start, trace id, and the root's row.
-fn lines(roots: &[Span]) -> String {
+pub(crate) fn lines(roots: &[Span]) -> String {
     let mut text = String::new();
     for root in roots {
         let start = root.start_timestamp;
@@ -74,7 +74,7 @@ fn coloured_tree(spans: &[Span]) -> String {
 }
 
 /// Only what needs a look gets a colour.
-fn style(span: &Span) -> Style {
+pub(crate) fn style(span: &Span) -> Style {
     match span.status {
         SpanStatus::Error => AnsiColor::Red.on_default(),
         SpanStatus::Canceled => AnsiColor::Yellow.on_default(),
@@ -89,11 +89,13 @@ fn json_array(spans: &[RawSpan]) -> String {
     format!("[{}]\n", spans.join(",\n"))
 }
 
-/// Prints all at once. A reader that has seen enough (`| head`) is no failure.
-fn print(mut to: impl Write, text: &str) -> anyhow::Result<()> {
+/// Prints all at once. A reader that has seen enough (`| head`) is no failure; tells whether there
+/// still is one.
+pub(crate) fn print(mut to: impl Write, text: &str) -> anyhow::Result<bool> {
     match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -210,6 +210,10 @@ fn wrong_usage_ends_with_2() {
         &["traces", "show"][..],
         &["traces", "list", "--limit", "many"],
         &["traces", "show", ""],
+        &["traces", "export"],
+        &["traces", "export", "t", "--query", "q"],
+        &["traces", "export", "t", "--format", "yaml"],
+        &["completions", "csh"],
         &["serve", "--port", "70000"],
         &["dance"],
     ] {
@@ -233,4 +237,103 @@ async fn serving_ends_cleanly_on_sigterm_and_keeps_the_spans() {
 
     let again = Serving::start(&db, None);
     assert_eq!(again.print(&["traces", "show", "t"]), "a [STANDALONE] 1ms SUCCESS\n");
+}
+
+#[tokio::test]
+async fn what_is_exported_is_imported_to_the_letter() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(&dir.path().join("spans.sqlite"), None);
+    let items: Vec<_> =
+        (0..1200).map(|n| span("t", &format!("{n:04}"), None, Some(n % 900))).collect();
+    serving.put(json!(items[..1000])).await;
+    serving.put(json!(items[1000..])).await;
+    serving.put(json!([span("other", "a", None, Some(1))])).await;
+
+    let exported = serving.print(&["traces", "export", "t"]);
+    assert_eq!(exported.lines().count(), 1200);
+    let file = dir.path().join("spans.jsonl");
+    let file = file.to_str().unwrap();
+    assert_eq!(serving.print(&["traces", "export", "--query", "trace:t", "-o", file]), "");
+    assert_eq!(std::fs::read_to_string(file).unwrap(), exported);
+    let all = serving.print(&["traces", "export", "--query", "", "--format", "csv"]);
+    assert_eq!(all.lines().count(), 1202);
+    let compact = serving.print(&["traces", "export", "other", "--format", "compact"]);
+    assert_eq!(serde_json::from_str::<Value>(&compact).unwrap()["took_ms"], 1.0);
+
+    let other = Serving::start(&dir.path().join("other.sqlite"), None);
+    let imported = other.run(&["traces", "import", file]);
+    assert_eq!(imported.status.code(), Some(0), "{}", text(&imported.stderr));
+    assert_eq!(text(&imported.stderr), "1200 spans imported\n");
+    assert_eq!(other.print(&["traces", "export", "t"]), exported);
+
+    let failure = |args: &[&str]| {
+        let output = other.run(args);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""), "{args:?}");
+        text(&output.stderr).to_owned()
+    };
+    assert!(failure(&["traces", "export", "nowhere"]).contains("no such trace"));
+    let message = failure(&["traces", "export", "--query", "status:green", "-o", file]);
+    assert!(message.contains("status must be ok"), "{message}");
+    assert_eq!(std::fs::read_to_string(file).unwrap(), exported, "a refusal leaves the file alone");
+    let bad = dir.path().join("bad.jsonl");
+    std::fs::write(&bad, format!("{}\n\n[1]\n", exported.lines().next().unwrap())).unwrap();
+    let message = failure(&["traces", "import", bad.to_str().unwrap()]);
+    assert!(message.contains("line 3 is no JSON object"), "{message}");
+    assert!(failure(&["traces", "import", "/no/such/file"]).contains("cannot read /no/such/file"));
+}
+
+#[tokio::test]
+async fn a_watch_prints_what_arrives_as_it_arrives() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(&dir.path().join("spans.sqlite"), None);
+    let mut watch = durable_spans()
+        .args(["traces", "watch", TRACE, "--url", &serving.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut notes = BufReader::new(watch.stderr.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert!(notes.next().unwrap().unwrap().starts_with(&format!("waiting for trace {TRACE}")));
+
+    serving.put(json!([span(TRACE, "order", None, None)])).await;
+    assert_eq!(next(), "order [STANDALONE] open");
+    serving.put(json!([span(TRACE, "charge", Some("order"), Some(7))])).await;
+    assert_eq!(next(), "  charge [STANDALONE] 7ms SUCCESS");
+    serving.put(json!([span(TRACE, "order", None, Some(9))])).await;
+    assert_eq!(next(), "order [STANDALONE] 9ms SUCCESS");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = durable_spans().args(["completions", shell]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        for name in ["serve", "export", "watch", "--api-key", "temporal-ui"] {
+            let name = if shell == "fish" { name.trim_start_matches("--") } else { name };
+            assert!(text(&output.stdout).contains(name), "{shell} {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn colour_is_for_terminals_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(&dir.path().join("spans.sqlite"), None);
+    let mut failed = span("t", "a", None, Some(1));
+    failed["status"] = "ERROR".into();
+    serving.put(json!([failed])).await;
+    for args in [&["traces", "list"][..], &["traces", "show", "t"]] {
+        assert!(!serving.print(args).contains('\u{1b}'));
+        let forced = durable_spans()
+            .args(args)
+            .env("SGP_CLIENT_BASE_URL", &serving.url)
+            .env("CLICOLOR_FORCE", "1")
+            .output()
+            .unwrap();
+        assert!(text(&forced.stdout).contains("\u{1b}[31m"), "{}", text(&forced.stdout));
+    }
 }

@@ -20,6 +20,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Collector {
     store: Arc<Store>,
     api_key: Option<ApiKey>,
+    temporal_ui: Option<String>,
 }
 
 impl Collector {
@@ -33,7 +34,7 @@ impl Collector {
     /// When the file cannot be opened, holds something else, or has a newer schema
     /// ([`CollectorError::is_newer_schema`]).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CollectorError> {
-        Ok(Self { store: Arc::new(Store::open(path.as_ref())?), api_key: None })
+        Ok(Self { store: Arc::new(Store::open(path.as_ref())?), api_key: None, temporal_ui: None })
     }
 
     /// The key that requests must carry as `x-api-key`. Default: none is asked for, which is
@@ -41,6 +42,15 @@ impl Collector {
     #[must_use]
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.api_key = Some(ApiKey::new(key.into()));
+        self
+    }
+
+    /// The base URL of Temporal's own web page, such as `http://localhost:8233`, to which the
+    /// traces page links each run. Default: none, and no links, unless the reader of the page gives
+    /// one. Anything but an `http` or `https` URL is not linked to.
+    #[must_use]
+    pub fn temporal_ui(mut self, url: impl Into<String>) -> Self {
+        self.temporal_ui = Some(url.into());
         self
     }
 
@@ -78,7 +88,8 @@ impl Collector {
         let addr = listener.local_addr().map_err(failed)?;
         // Answers are small and final: waiting to fill a packet only delays them.
         let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-        let router = http::router(self.store.clone(), self.api_key.clone());
+        let router =
+            http::router(self.store.clone(), self.api_key.clone(), self.temporal_ui.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let server = axum::serve(listener, router)
             // Resolves when told and when the sender is dropped, which both mean the same.

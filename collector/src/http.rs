@@ -9,7 +9,9 @@ use axum::{
     routing::{get, post, put},
 };
 
-use crate::{api_key::ApiKey, batch, body, page::Page, refusal::Refusal, search, store::Store};
+use crate::{
+    api_key::ApiKey, batch, body, page::Page, refusal::Refusal, search, store::Store, web,
+};
 
 const API_KEY: &str = "x-api-key";
 const ACCOUNT_ID: &str = "x-selected-account-id";
@@ -18,14 +20,20 @@ const PROJECT_ID: &str = "x-project-id";
 /// The account of spans whose sender named none.
 const DEFAULT_ACCOUNT: &str = "local";
 
-pub(crate) fn router(store: Arc<Store>, api_key: Option<ApiKey>) -> Router {
+pub(crate) fn router(
+    store: Arc<Store>,
+    api_key: Option<ApiKey>,
+    temporal_ui: Option<String>,
+) -> Router {
     Router::new()
         .route("/v5/spans/batch", put(upsert_batch))
         .route("/v5/spans/search", post(search_spans))
+        .merge(web::data(temporal_ui, api_key.is_some()))
         .with_state(store)
         // Only routes added before a layer are behind it: health needs no key.
         .layer(middleware::from_fn_with_state(api_key, require_key))
         .route("/healthz", get(health))
+        .merge(web::bundle())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
 }
@@ -95,7 +103,7 @@ async fn wrong_method() -> Refusal {
 }
 
 /// Parsing and SQLite must not hold up the threads that serve connections.
-async fn blocking(
+pub(crate) async fn blocking(
     work: impl FnOnce() -> Result<Response, Refusal> + Send + 'static,
 ) -> Result<Response, Refusal> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {

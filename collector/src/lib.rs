@@ -45,6 +45,7 @@
 //! | `PUT /v5/spans/batch` | stores at most 1000 spans, answers with each as stored |
 //! | `POST /v5/spans/search` | spans of `trace_ids`, or only roots with `parents_only` |
 //! | `GET /healthz` | 200 once requests are served; needs no key |
+//! | `GET /` and `GET /traces/{trace_id}` | the traces page, for browsers; it asks for a key if there is one |
 //!
 //! A batch is stored as a whole or not at all. A span is keyed by trace id and id; one that has
 //! ended wins over one that has not, otherwise the later write wins. Refused with a JSON body
@@ -63,6 +64,12 @@
 //! `object`; one that was sent without an id gets a random UUID. Fields that SGP does not know are
 //! dropped.
 //!
+//! The traces page is part of the binary and asks nobody but the collector. What it asks for is below
+//! `/page/` and may change with any version, but for `GET /page/export`, with `format` `jsonl`, `otlp`,
+//! `csv` or `compact` and either `trace` (and `span` for a part of it) or the search of the page's
+//! address (`q`, `status`, `range`, `from`, `to`). Without a key, only requests to a local name are
+//! answered there, since a web site could make its own name lead to this machine.
+//!
 //! Commits survive the end of the process; the last ones before a power cut may be lost (SQLite in
 //! WAL mode, `synchronous=NORMAL`).
 
@@ -79,6 +86,7 @@ mod schema;
 mod search;
 mod store;
 pub mod tree;
+mod web;
 
 pub use batch::MAX_BATCH_SPANS;
 pub use body::MAX_BODY_BYTES;

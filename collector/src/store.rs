@@ -143,6 +143,11 @@ impl Store {
         Ok(spans)
     }
 
+    /// Reads with queries of the caller's own, for the page.
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
+        work(&lock(&self.reader))
+    }
+
     /// Stores a batch as a whole or not at all. Answers with each span as its write left it.
     pub(crate) fn upsert(&self, records: Vec<Record<'_>>) -> Result<Vec<String>, Refusal> {
         let mut writer = lock(&self.writer);

@@ -23,11 +23,11 @@ const MAX_MESSAGE_CHARS: usize = 200;
 ///
 /// A line shows the name, the type, how long it took, how it ended and the first line of the error
 /// message. A span without an end is `open`. A span whose parent is not among `spans` stands at
-/// the top, marked `(parent pending)`; so does one that is its own ancestor, marked `(cycle)`. The
-/// span of an activity tells its number of attempts, and which of them left no span because their
-/// worker died. An attempt tells how long it was queued, if it was for a millisecond. The span of a
-/// child workflow as its parent saw it is marked `(call)`, a run that continues another one
-/// `(continued)`.
+/// the top, marked `(parent pending)`; so does one that is its own ancestor, marked `(cycle)`. An
+/// activity and its only attempt share a line where they ended alike. Otherwise the activity tells
+/// its number of attempts, and which of them left no span because their worker died. How long an
+/// attempt was queued is told from 20 milliseconds on. The span of a child workflow as its parent
+/// saw it is marked `(call)`, a run that continues another one `(continued)`.
 ///
 /// ```
 /// use durable_spans_collector::tree;
@@ -55,6 +55,7 @@ pub struct Row<'a> {
     span: &'a Span,
     depth: usize,
     place: Place,
+    attempt: Option<&'a Span>,
     attempts: Option<String>,
 }
 
@@ -111,10 +112,22 @@ impl Walk<'_, '_> {
             }
             let span = self.ordered[index];
             let children = self.children.get(&span.id).map_or(&[][..], Vec::as_slice);
-            let attempts = attempts::summary(span, children.iter().map(|n| self.ordered[*n]));
-            self.rows.push(Row { span, depth, place, attempts });
-            let below = children.iter().rev();
-            stack.extend(below.map(|child| (*child, depth + 1, Place::UnderItsParent)));
+            let spans = || children.iter().map(|n| self.ordered[*n]);
+            let attempt = attempts::only(span, spans());
+            let attempts = match attempt {
+                Some(attempt) => attempts::queued(attempt),
+                None => attempts::summary(span, spans()),
+            };
+            self.rows.push(Row { span, depth, place, attempt, attempts });
+            let mut below = children.to_vec();
+            if let Some(attempt) = attempt {
+                // What the attempt did hangs below the row that it shares.
+                below.retain(|n| self.ordered[*n].id != attempt.id || !self.seen.insert(*n));
+                below.extend(self.children.get(&attempt.id).into_iter().flatten());
+                below.sort_unstable();
+            }
+            let below = below.into_iter().rev();
+            stack.extend(below.map(|child| (child, depth + 1, Place::UnderItsParent)));
         }
     }
 }
@@ -125,6 +138,11 @@ impl<'a> Row<'a> {
         self.span
     }
 
+    /// The only attempt of an activity, where it shares the activity's row.
+    pub fn attempt(&self) -> Option<&'a Span> {
+        self.attempt
+    }
+
     /// How many ancestors are drawn above it.
     pub fn depth(&self) -> usize {
         self.depth
@@ -133,7 +151,7 @@ impl<'a> Row<'a> {
 
 impl fmt::Display for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { span, depth, place, attempts } = self;
+        let Self { span, depth, place, attempt: _, attempts } = self;
         write!(f, "{:indent$}", "", indent = 2 * depth.min(&MAX_INDENT))?;
         if *depth > MAX_INDENT {
             write!(f, "(level {depth}) ")?;

@@ -95,6 +95,7 @@ async fn lose_and_rebuild() -> Result<Comparison> {
         .build();
     let report = Backfill::new(SgpSink::new(SgpOptions::new(serving.url()))?)
         .workflows(code)
+        .installation(&spans)
         .query(&setup.client, &query)
         .await?;
     eprintln!("{report}");

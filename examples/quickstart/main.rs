@@ -130,6 +130,7 @@ async fn with(
     if options.keep {
         let (server, ui) = job.server_urls();
         eprintln!("collector:    {}", job.collector_url());
+        eprintln!("this trace:   {}/traces/{}", job.collector_url(), outcome.trace_id);
         eprintln!("Temporal:     {server}");
         eprintln!("Temporal UI:  {}", ui.unwrap_or("none, since the server was not started here"));
         eprintln!("Ctrl-C stops all");

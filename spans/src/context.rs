@@ -41,6 +41,10 @@ pub struct TraceContext {
     /// When a run that starts with this context flushes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<FlushPolicy>,
+    /// Trace and root span of the run before, where each run of a continue-as-new chain has a trace of
+    /// its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<(TraceId, SpanId)>,
 }
 
 fn yes() -> bool {
@@ -63,12 +67,21 @@ struct Header {
     g: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     p: Option<FlushPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    l: Option<(TraceId, SpanId)>,
 }
 
 impl TraceContext {
     /// A sampled context without a parent span, a group or a policy.
     pub fn new(trace_id: TraceId) -> Self {
-        Self { trace_id, span_id: None, sampled: true, group_id: None, policy: None }
+        Self {
+            trace_id,
+            span_id: None,
+            sampled: true,
+            group_id: None,
+            policy: None,
+            previous: None,
+        }
     }
 
     /// The same context, hanging under `span_id`.
@@ -99,8 +112,9 @@ impl TraceContext {
 
     /// The short JSON form for the Temporal header [`HEADER`].
     pub fn to_header(&self) -> Vec<u8> {
-        let Self { trace_id, span_id, sampled, group_id, policy } = self.clone();
-        let header = Header { t: trace_id, s: span_id, r: sampled, g: group_id, p: policy };
+        let Self { trace_id, span_id, sampled, group_id, policy, previous } = self.clone();
+        let header =
+            Header { t: trace_id, s: span_id, r: sampled, g: group_id, p: policy, l: previous };
         serde_json::to_vec(&header).expect("strings and numbers always make JSON")
     }
 
@@ -111,8 +125,8 @@ impl TraceContext {
     /// When it is neither. The message says where in the text, never what the text is.
     pub fn from_header(data: &[u8]) -> Result<Self, InvalidSpan> {
         let context = match serde_json::from_slice::<Header>(data) {
-            Ok(Header { t, s, r, g, p }) => {
-                Self { trace_id: t, span_id: s, sampled: r, group_id: g, policy: p }
+            Ok(Header { t, s, r, g, p, l }) => {
+                Self { trace_id: t, span_id: s, sampled: r, group_id: g, policy: p, previous: l }
             }
             Err(_) => serde_json::from_slice(data).map_err(|error| {
                 InvalidSpan::new(

@@ -73,6 +73,15 @@ pub fn attempt_span_id(activity: &SpanId, attempt: u32) -> SpanId {
     SpanId::from_bits(hasher.finish128().as_u128())
 }
 
+/// The trace of the run that follows a continue-as-new, where each run has a trace of its own.
+pub fn next_trace_id(trace_id: &TraceId, root: &SpanId) -> TraceId {
+    let mut hasher = hasher(0);
+    text(&mut hasher, "next trace");
+    text(&mut hasher, &trace_id.to_string());
+    text(&mut hasher, &root.to_string());
+    TraceId::from_bits(hasher.finish128().as_u128())
+}
+
 fn hasher(key: u128) -> SipHasher13 {
     SipHasher13::new_with_key(&key.to_le_bytes())
 }
@@ -111,6 +120,8 @@ mod tests {
             "39bb0d76-5660-df30-d883-7287ee4816ac"
         );
         assert_eq!(attempt_span_id(&root, 2).to_string(), "840a76e9-317f-b5f8-da70-0778411ee818");
+        let trace = next_trace_id(&seed.trace_id(), &root);
+        assert_eq!(trace.to_string(), "e09a4c2f-5346-217f-4ee6-0747f125923c");
         let expected =
             [10_741_479_733_441_183_478, 18_246_865_076_867_479_367, 17_561_276_970_715_693_564];
         assert_eq!(keys, expected);

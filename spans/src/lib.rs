@@ -30,12 +30,14 @@ mod policy;
 mod span;
 mod span_type;
 mod timestamp;
+mod w3c;
 
 pub use context::{HEADER, TraceContext};
-pub use derive::{Seed, attempt_span_id};
+pub use derive::{Seed, attempt_span_id, next_trace_id};
 pub use error::InvalidSpan;
 pub use id::{MAX_ID_BYTES, SpanId, TraceId};
 pub use policy::{FlushPolicy, RULE_VERSION};
 pub use span::{ErrorCategory, Span, SpanError, SpanStatus, to_json};
 pub use span_type::SpanType;
 pub use timestamp::Timestamp;
+pub use w3c::{TRACER_HEADER, TraceParent};

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{InvalidSpan, SpanId, SpanType, Timestamp, TraceId, id::check_id};
+use crate::{InvalidSpan, SpanId, SpanType, Timestamp, TraceId, TraceParent, id::check_id};
 
 /// How a span ended. A span that is still open has [`SpanStatus::Success`] and no end, which is
 /// what SGP's own clients send.
@@ -120,6 +120,13 @@ pub struct Span {
     /// A name that groups traces, such as a session id. At most 256 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_id: Option<String>,
+    /// The trace of an observability system that the work was done in: 32 hexadecimal digits. See
+    /// [`TraceParent`](crate::TraceParent).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obs_trace_id: Option<String>,
+    /// The span of that trace: 16 hexadecimal digits. Only together with `obs_trace_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obs_span_id: Option<String>,
 }
 
 impl Span {
@@ -143,7 +150,15 @@ impl Span {
             end_timestamp: None,
             parent_id: None,
             group_id: None,
+            obs_trace_id: None,
+            obs_span_id: None,
         }
+    }
+
+    /// Notes that the work was done in this span of an observability system.
+    pub fn set_observed(&mut self, observed: &TraceParent) {
+        self.obs_trace_id = Some(observed.trace_id().to_owned());
+        self.obs_span_id = Some(observed.span_id().to_owned());
     }
 
     /// Sets status [`SpanStatus::Error`] and the metadata that SGP shows for an error: `error`,

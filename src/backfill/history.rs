@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use durable_spans_model::{HEADER, SpanError, Timestamp, TraceContext};
+use durable_spans_model::{HEADER, SpanError, TRACER_HEADER, Timestamp, TraceContext, TraceParent};
 use durable_spans_workflow::{
     EXPLICIT_CONTEXT, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, context_of_start,
 };
@@ -156,7 +156,14 @@ impl RunHistory {
         let memo = self.started.memo.as_ref().and_then(|memo| memo.fields.get(EXPLICIT_CONTEXT));
         let header = self.started.header.as_ref().and_then(|header| header.fields.get(HEADER));
         let input: &[_] = self.started.input.as_ref().map_or(&[], |Payloads { payloads }| payloads);
-        context_of_start(&self.workflow_id, header, memo, input)
+        context_of_start(&self.workflow_id, header, memo, input).or_else(|| self.observed())
+    }
+
+    /// The trace of an observability system whose tracer started the run.
+    fn observed(&self) -> Option<TraceContext> {
+        let payload = self.started.header.as_ref()?.fields.get(TRACER_HEADER)?;
+        let (trace_id, span_id) = TraceParent::from_header(&payload.data).ok()?.ids().ok()?;
+        Some(TraceContext::new(trace_id).under(span_id))
     }
 }
 

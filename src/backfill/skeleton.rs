@@ -22,7 +22,7 @@ use super::{
     history::{RunHistory, context_in, duration, reset_to, time_of},
     ids::Ids,
     outcome::Close,
-    truth::{end_with_run, is_own},
+    truth::{end_with_run, is_own, note_reset},
 };
 
 /// Longest that the flush rule's timers grow to.
@@ -58,6 +58,9 @@ impl Skeleton {
             artist.draw(event, &activities);
         }
         for bone in &mut artist.bones {
+            if bone.span.metadata["temporal.kind"] != "activity_attempt" {
+                note_reset(&mut bone.span, history);
+            }
             end_with_run(&mut bone.span, history);
         }
         Self { spans: artist.bones }

@@ -32,16 +32,26 @@ pub(super) fn complete(spans: &mut Vec<Span>, history: &RunHistory) {
         attempts.extend(activity.attempt_spans(&call.trace_id, &call.id, group_id));
     }
     for span in spans.iter_mut() {
-        if is_kind(span, "workflow") {
-            // A replayer reports the run that was reset.
-            span.metadata.insert("temporal.run_id".into(), history.run_id.as_str().into());
-        }
+        note_reset(span, history);
         end_with_run(span, history);
     }
     let own = own_ids(spans, history);
     attempts.retain(|attempt| attempt.parent_id.as_ref().is_some_and(|id| own.contains(id)));
     spans.retain(|span| own.contains(&span.id));
     spans.extend(attempts);
+}
+
+/// A replayer reports the run that was reset in place of the one that goes on, so the recorder could
+/// not mark the spans of that.
+pub(super) fn note_reset(span: &mut Span, history: &RunHistory) {
+    let original = &history.started.original_execution_run_id;
+    if *original == history.run_id || original.is_empty() {
+        return;
+    }
+    span.metadata.insert("temporal.run_id".into(), history.run_id.as_str().into());
+    if is_kind(span, "workflow") {
+        span.metadata.insert("temporal.reset_of_run_id".into(), original.as_str().into());
+    }
 }
 
 /// The spans that the run itself is to tell.

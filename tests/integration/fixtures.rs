@@ -1,101 +1,168 @@
-//! Histories that earlier versions made. They replay for ever, to the same spans with the same ids.
+//! Histories that earlier versions made. They replay for ever, to the same spans with the same ids,
+//! whatever the code records today and whatever the options are.
 //!
-//! `UPDATE_FIXTURES=0.2.0 cargo test --test integration fixtures` records those of a new version.
+//! `UPDATE_FIXTURES=0.2.0 cargo test --test integration fixtures` records those that a version does
+//! not have yet.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use durable_spans::{TraceContext, in_trace};
+use durable_spans::{DurableSpans, FlushPolicy, Limits, MemorySink, Timestamp, Timetable};
 use serde_json::Value;
-use temporalio_client::{WorkflowGetResultOptions, WorkflowHistory};
+use temporalio_client::WorkflowHistory;
+use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
 
 use crate::{
-    harness::{Fleet, facts, replayed_spans, while_running},
-    workflows::{Order, Ship, Work},
+    fuzz::{Random, RandomMore, RandomSilent},
+    harness::{facts, replayed_spans},
+    recording,
+    workflows::{
+        Doomed, Endings, Fewer, Mutable, Mutated, Order, Paused, Quiet, Race, Recorded, Renamed,
+        Reordered, Retyped, Silent, TenTimesMore,
+    },
 };
+
+type Register = fn(&mut WorkflowReplayerOptions);
+
+macro_rules! code {
+    ($workflow:ty) => {
+        |options| {
+            options.register_workflow::<$workflow>().unwrap();
+        }
+    };
+}
+
+/// The code that made the history, by the first word of its name, and other versions of it.
+fn versions(name: &str) -> (Register, Vec<Register>) {
+    match name.split('-').next().unwrap_or_default() {
+        "order" => (code!(Order), vec![]),
+        "versioned" => (
+            code!(Recorded),
+            vec![
+                code!(TenTimesMore),
+                code!(Fewer),
+                code!(Renamed),
+                code!(Retyped),
+                code!(Reordered),
+                code!(Silent),
+            ],
+        ),
+        // By choice, its instrumentation may not change.
+        "buffered" => (code!(Recorded), vec![code!(Renamed), code!(Retyped)]),
+        "mutable" => (code!(Mutable), vec![code!(Mutated)]),
+        "random" => (code!(Random), vec![code!(RandomMore), code!(RandomSilent)]),
+        "race" => (code!(Race), vec![]),
+        "doomed" => (code!(Doomed), vec![]),
+        "endings" => (code!(Endings), vec![]),
+        "paused" => (code!(Paused), vec![]),
+        "quiet" => (code!(Quiet), vec![]),
+        other => panic!("which code made {other}?"),
+    }
+}
+
+/// Installations of today that a history of a traced run may meet. Where flushes count spans, by
+/// choice, what makes spans may not change.
+fn installations(counts_spans: bool) -> Vec<DurableSpans> {
+    let spans = || DurableSpans::new(MemorySink::new());
+    let future: Timestamp = "2100-01-01T00:00:00Z".parse().unwrap();
+    let other = FlushPolicy::new().operations(1).linger(std::time::Duration::from_secs(60));
+    vec![
+        spans().flush_policy(other),
+        spans().flush_policy(FlushPolicy::new().by_activity()),
+        spans().limits(Limits::new().buffer_spans(2).field_bytes(10)),
+        spans().timer_spans(!counts_spans),
+        // Tracing is turned off for new runs.
+        spans().timetable(Timetable::new().until(future)),
+        // The entries that came later cover later runs only.
+        spans().timetable(Timetable::new().policy_from(future, other)),
+        DurableSpans::through("egress"),
+    ]
+}
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn histories_of_earlier_versions_replay_to_the_same_spans() {
+async fn histories_of_earlier_versions_replay_to_the_same_spans_whatever_today_records() {
     if let Ok(version) = std::env::var("UPDATE_FIXTURES") {
-        record(&version).await;
+        let folder = folder().join(version);
+        fs::create_dir_all(&folder).unwrap();
+        for (name, history) in recording::histories(&folder).await {
+            if !is_untraced(&name) {
+                let spans = lines_of(&history, versions(&name).0).await;
+                fs::write(folder.join(format!("{name}.spans.txt")), spans).unwrap();
+            }
+            fs::write(folder.join(format!("{name}.history.json")), history).unwrap();
+        }
     }
-    let mut versions = 0;
-    for entry in fs::read_dir(folder()).unwrap() {
-        let folder = entry.unwrap().path();
-        let history = fs::read(folder.join("order.history.json")).unwrap();
-        let expected = fs::read_to_string(folder.join("order.spans.txt")).unwrap();
-        let spans = spans_of(&history).await;
-        assert_kept(&expected, &spans);
-        versions += 1;
+    let mut histories = 0;
+    for version in fs::read_dir(folder()).unwrap() {
+        for file in fs::read_dir(version.unwrap().path()).unwrap() {
+            let file = file.unwrap().path();
+            let name = file.file_name().unwrap().to_str().unwrap();
+            if let Some(name) = name.strip_suffix(".history.json") {
+                replays(&file, name).await;
+                histories += 1;
+            }
+        }
     }
-    assert!(versions > 0);
+    assert!(histories >= 30, "{histories} histories");
+}
+
+/// Whether the run was made without tracing.
+fn is_untraced(name: &str) -> bool {
+    name.ends_with("untraced")
+}
+
+async fn replays(file: &Path, name: &str) {
+    let history = fs::read(file).unwrap();
+    let (made_by, other_versions) = versions(name);
+    if is_untraced(name) {
+        // Whatever its header says: it began before tracing was installed.
+        let date = "2100-01-01T00:00:00Z".parse().unwrap();
+        let spans = DurableSpans::new(MemorySink::new()).timetable(Timetable::since(date));
+        return replay(&history, made_by, &spans, name).await;
+    }
+    let expected = fs::read_to_string(file.with_file_name(format!("{name}.spans.txt"))).unwrap();
+    assert_kept(&expected, &lines_of(&history, made_by).await, name);
+    let spans = DurableSpans::new(MemorySink::new());
+    for code in other_versions {
+        replay(&history, code, &spans, name).await;
+    }
+    for spans in installations(name.starts_with("buffered")) {
+        replay(&history, made_by, &spans, name).await;
+    }
+}
+
+async fn replay(history: &[u8], code: Register, spans: &DurableSpans, name: &str) {
+    let mut options = WorkflowReplayerOptions::new().build();
+    code(&mut options);
+    spans.install_replayer(&mut options);
+    let history = WorkflowHistory::from_json(history).unwrap();
+    let result = WorkflowReplayer::new(options).unwrap().replay_workflow(history).await;
+    result.unwrap_or_else(|error| panic!("{name}: {error:?}"));
 }
 
 /// Each span is as it was, but for metadata that later versions add.
-#[track_caller]
-fn assert_kept(expected: &str, spans: &str) {
+fn assert_kept(expected: &str, spans: &str, name: &str) {
     let parse = |text: &str| -> Vec<Value> {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let (expected, mut spans) = (parse(expected), parse(spans));
-    assert_eq!(spans.len(), expected.len());
+    assert_eq!(spans.len(), expected.len(), "{name}");
     for (span, expected) in spans.iter_mut().zip(&expected) {
         let known = expected["metadata"].as_object().unwrap();
         span["metadata"].as_object_mut().unwrap().retain(|name, _| known.contains_key(name));
-        assert_eq!(span, expected);
+        assert_eq!(span, expected, "{name}");
     }
 }
 
-/// A line each, in the order of the flushes.
-async fn spans_of(history: &[u8]) -> String {
+/// The spans of the replayed history, a line each, in the order of their text.
+async fn lines_of(history: &[u8], made_by: Register) -> String {
     let history = WorkflowHistory::from_json(history).unwrap();
-    let spans = replayed_spans(history, |options| {
-        options.register_workflow::<Order>().unwrap();
-    })
-    .await;
+    let spans = replayed_spans(history, made_by).await;
     facts(&spans).into_iter().map(|fact| fact + "\n").collect()
-}
-
-async fn record(version: &str) {
-    let fleet = Fleet::new("fixture").await;
-    let mut options = fleet.worker_options();
-    options.client_identity_override = Some("worker".to_owned());
-    options.register_activities(Work);
-    options.register_workflow::<Order>().unwrap().register_workflow::<Ship>().unwrap();
-    let handle = while_running(fleet.worker(options), async {
-        let caller =
-            TraceContext::new("caller".parse().unwrap()).under("caller-span".parse().unwrap());
-        let start = fleet.client.start_workflow(Order::run, 1u32, fleet.start_options());
-        let handle = in_trace(caller, start).await.unwrap();
-        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
-        handle
-    })
-    .await;
-    let history = fleet.history(handle.info().workflow_id.as_str(), handle.run_id());
-    let mut events: Value = serde_json::from_slice(&history.to_json().await.unwrap()).unwrap();
-    anonymise(&mut events);
-    let history = serde_json::to_vec(&events).unwrap();
-    let folder = folder().join(version);
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("order.spans.txt"), spans_of(&history).await).unwrap();
-    fs::write(folder.join("order.history.json"), history).unwrap();
-}
-
-/// Takes out which process on which machine it was.
-fn anonymise(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                if name == "identity" && field.is_string() {
-                    *field = "worker".into();
-                }
-                anonymise(field);
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(anonymise),
-        _ => {}
-    }
 }

@@ -211,7 +211,8 @@ async fn random_workflows_replay_with_the_same_more_and_no_spans() {
     }
 }
 
-async fn one_run(seed: u64) {
+/// Returns the history as JSON.
+pub(crate) async fn one_run(seed: u64) -> Vec<u8> {
     let mut random = SmallRng::seed_from_u64(seed);
     let program = Step::InSequence((0..4).map(|_| Step::random(&mut random, 2)).collect());
     let mut policy =
@@ -252,13 +253,15 @@ async fn one_run(seed: u64) {
         let mut weather = SmallRng::seed_from_u64(random.random());
         done = while_running(worker(cache), async {
             let changes = async {
-                while outages {
+                if !outages {
+                    return std::future::pending::<()>().await;
+                }
+                loop {
                     let down = weather.random_bool(0.6);
                     fleet.sink.fail_with(move |_| down.then(|| SinkError::retryable("down")));
                     let pause = Duration::from_millis(weather.random_range(20..600));
                     tokio::time::sleep(pause).await;
                 }
-                std::future::pending::<()>().await;
             };
             let ended = handle.get_result(WorkflowGetResultOptions::default());
             let disturb = async {
@@ -299,9 +302,9 @@ async fn one_run(seed: u64) {
     assert!(all_ended(&live), "seed {seed}");
 
     let history = || fleet.history(handle.info().workflow_id.as_str(), None);
+    let json = history().to_json().await.unwrap();
     if let Ok(folder) = std::env::var("FUZZ_KEEP") {
-        let json = history().to_json().await.unwrap();
-        std::fs::write(format!("{folder}/{seed}.json"), json).unwrap();
+        std::fs::write(format!("{folder}/{seed}.json"), &json).unwrap();
     }
     let replayed = replayed_spans(history(), |options| {
         options.register_workflow::<Random>().unwrap();
@@ -331,6 +334,7 @@ async fn one_run(seed: u64) {
         let replay = WorkflowReplayer::new(options).unwrap().replay_workflow(history()).await;
         replay.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
     }
+    json
 }
 
 /// Whether the span was recorded by a child workflow, not by the run itself.

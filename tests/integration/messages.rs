@@ -1,16 +1,19 @@
 //! Signals, updates and queries.
 
-use durable_spans::{TraceContext, in_trace};
+use std::{sync::Arc, time::Duration};
+
+use durable_spans::{SpanStatus, TraceContext, in_trace};
 use temporalio_client::{
     WorkflowExecuteUpdateOptions, WorkflowGetResultOptions, WorkflowQueryOptions,
-    WorkflowSignalOptions,
+    WorkflowSignalOptions, WorkflowStartUpdateOptions,
 };
+use tokio::sync::Notify;
 
 use crate::{
     harness::{
         Fleet, all_ended, assert_tree, facts, named, of_workflow, replayed_spans, while_running,
     },
-    workflows::{Paused, PausedRun, Work},
+    workflows::{Leaves, Paused, PausedRun, Work},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,4 +125,47 @@ async fn signal_with_start_and_update_with_start_carry_the_trace() {
     for name in ["Paused", "release", "ask"] {
         assert!(under_caller.contains(&name), "{name} hangs under its sender: {under_caller:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_still_runs_at_the_close_and_a_late_signal_lose_no_span() {
+    let fleet = Fleet::new("leaves").await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work).register_workflow::<Leaves>().unwrap();
+    // The sink takes its time with the last flush, in which another signal comes.
+    let closing = Arc::new(Notify::new());
+    let closes = closing.clone();
+    fleet.sink.fail_with(move |_| {
+        closes.notify_one();
+        std::thread::sleep(Duration::from_millis(600));
+        None
+    });
+    let handle = while_running(fleet.worker(options), async {
+        let start = fleet.client.start_workflow(Leaves::run, (), fleet.start_options());
+        let handle = start.await.unwrap();
+        let update = WorkflowStartUpdateOptions::default();
+        handle.start_update(Leaves::linger, (), update).await.unwrap();
+        let signal = WorkflowSignalOptions::default;
+        handle.signal(Leaves::leave, (), signal()).await.unwrap();
+        closing.notified().await;
+        handle.signal(Leaves::leave, (), signal()).await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        handle
+    })
+    .await;
+    fleet.spans.flush(Duration::from_secs(5)).await;
+    let spans = fleet.sink.spans();
+    assert!(all_ended(&spans));
+    assert_eq!(named(&spans, "linger").status, SpanStatus::Canceled);
+    assert_eq!(named(&spans, "waiting").status, SpanStatus::Canceled);
+    assert_eq!(named(&spans, "Leaves").status, SpanStatus::Success);
+    // The server had the run's last task done again, for the sake of the second signal.
+    assert_eq!(spans.iter().filter(|span| span.name == "leave").count(), 2);
+    assert_eq!(spans.iter().filter(|span| span.name == "told").count(), 2);
+    let history = fleet.history(handle.info().workflow_id.as_str(), None);
+    let replayed = replayed_spans(history, |options| {
+        options.register_workflow::<Leaves>().unwrap();
+    })
+    .await;
+    assert_eq!(facts(&replayed), facts(&spans));
 }

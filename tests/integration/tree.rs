@@ -1,6 +1,6 @@
 //! One tree from the caller to the continued run, and the data on it.
 
-use durable_spans::{SpanStatus, TraceContext, TraceId, in_trace};
+use durable_spans::{DurableSpans, MemorySink, SpanStatus, TraceContext, TraceId, in_trace};
 use temporalio_client::WorkflowGetResultOptions;
 
 use crate::{
@@ -141,4 +141,33 @@ async fn memo_and_input_carry_a_context_where_no_header_can() {
     for name in ["Ship", "Told"] {
         assert_eq!(named(&spans, name).parent_id, context.span_id, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_generation_has_a_trace_of_its_own_by_choice_linked_to_the_one_before() {
+    let sink = MemorySink::new();
+    let spans = DurableSpans::new(sink.clone()).linked_generations(true);
+    let fleet = Fleet::with("generations", spans, sink, Default::default()).await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work);
+    options.register_workflow::<Order>().unwrap().register_workflow::<Ship>().unwrap();
+    while_running(fleet.worker(options), async {
+        let start = fleet.client.start_workflow(Order::run, 2u32, fleet.start_options());
+        let handle = start.await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+    })
+    .await;
+    let spans = fleet.sink.spans();
+    let roots: Vec<_> = spans.iter().filter(|span| span.name == "Order").collect();
+    assert_eq!(roots.len(), 3);
+    assert!(roots.iter().all(|root| root.parent_id.is_none()));
+    for pair in roots.windows(2) {
+        let [before, after] = pair else { unreachable!() };
+        assert_ne!(before.trace_id, after.trace_id);
+        let previous = |name| after.metadata[name].as_str().unwrap().to_owned();
+        assert_eq!(previous("temporal.previous_trace_id"), before.trace_id.to_string());
+        assert_eq!(previous("temporal.previous_span_id"), before.id.to_string());
+    }
+    let in_trace = |root: &&durable_spans::Span| fleet.sink.trace(&root.trace_id).len();
+    assert_eq!(roots.iter().map(in_trace).collect::<Vec<_>>(), [in_trace(&roots[0]); 3]);
 }

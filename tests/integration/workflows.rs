@@ -8,7 +8,8 @@ use temporalio_common::error::ApplicationFailure;
 use temporalio_macros::{activities, workflow, workflow_methods};
 use temporalio_sdk::{
     ActivityOptions, ChildWorkflowOptions, ContinueAsNewOptions, LocalActivityOptions,
-    SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult, WorkflowTermination,
+    ParentClosePolicy, SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult,
+    WorkflowTermination,
     activities::{ActivityContext, ActivityError},
     workflows::{join, join_all, select},
 };
@@ -33,6 +34,20 @@ impl Work {
     #[activity(name = "look_up")]
     pub(crate) async fn look_up(_ctx: ActivityContext, item: u32) -> Result<u32, ActivityError> {
         Ok(item * 2)
+    }
+
+    /// Never ends by itself, and never says that it is alive.
+    #[activity(name = "hang")]
+    pub(crate) async fn hang(ctx: ActivityContext, _: ()) -> Result<(), ActivityError> {
+        ctx.cancelled().await;
+        Err(ActivityError::cancelled())
+    }
+
+    /// Fails at each attempt.
+    #[activity(name = "fail")]
+    pub(crate) async fn fail(_ctx: ActivityContext, _secret: String) -> Result<(), ActivityError> {
+        let failure = ApplicationFailure::builder("card reader is broken");
+        Err(failure.type_name("Broken".to_owned()).build().into())
     }
 
     /// Fails for ever.
@@ -238,9 +253,9 @@ fn record<W>(ctx: &WorkflowContext<W>, spans: u32) {
 }
 
 /// The same workflow as several versions of its code would have it: the same operations, other
-/// spans.
+/// spans: so many of them per round, with this name and type, before or after the operations.
 macro_rules! versions {
-    ($($name:ident = $spans:literal, $label:literal;)*) => {$(
+    ($($name:ident = $spans:literal, $label:literal, $span_type:ident, $early:literal;)*) => {$(
         #[workflow]
         #[derive(Default)]
         pub(crate) struct $name;
@@ -251,8 +266,13 @@ macro_rules! versions {
             pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, rounds: u32) -> WorkflowResult<()> {
                 for round in 0..rounds {
                     let spans: u32 = $spans;
-                    for _ in 0..spans {
-                        ctx.span($label).start().end();
+                    let record = || {
+                        for _ in 0..spans {
+                            ctx.span($label).span_type(SpanType::$span_type).start().end();
+                        }
+                    };
+                    if $early {
+                        record();
                     }
                     let slow = async {
                         if spans > 0 {
@@ -264,6 +284,9 @@ macro_rules! versions {
                     join!(slow, async {
                         ctx.execute_activity(Work::look_up, round, quickly()).await.ok();
                     });
+                    if !$early {
+                        record();
+                    }
                 }
                 Ok(())
             }
@@ -272,11 +295,13 @@ macro_rules! versions {
 }
 
 versions! {
-    Recorded = 3, "a";
-    TenTimesMore = 30, "a";
-    Fewer = 1, "a";
-    Renamed = 3, "b";
-    Silent = 0, "";
+    Recorded = 3, "a", Standalone, true;
+    TenTimesMore = 30, "a", Standalone, true;
+    Fewer = 1, "a", Standalone, true;
+    Renamed = 3, "b", Standalone, true;
+    Retyped = 3, "a", Custom, true;
+    Reordered = 3, "a", Standalone, false;
+    Silent = 0, "", Standalone, true;
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -385,5 +410,156 @@ impl Bulky {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// An activity that ends as it is told, and children in every state of being waited for.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Endings;
+
+#[workflow_methods]
+impl Endings {
+    #[run(name = "Endings")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, how: String) -> WorkflowResult<()> {
+        let short = Duration::from_millis(300);
+        match how.as_str() {
+            "start_to_close" => {
+                let options = ActivityOptions::with_start_to_close_timeout(short);
+                ctx.execute_activity(Work::hang, (), options.retry_policy(once()).build()).await?;
+            }
+            "schedule_to_start" => {
+                let options = ActivityOptions::with_start_to_close_timeout(short)
+                    .schedule_to_start_timeout(short)
+                    .task_queue("nobody is here".to_owned());
+                ctx.execute_activity(Work::hang, (), options.build()).await?;
+            }
+            "heartbeat" => {
+                let options = ActivityOptions::with_start_to_close_timeout(short * 100)
+                    .heartbeat_timeout(short)
+                    .retry_policy(once());
+                ctx.execute_activity(Work::hang, (), options.build()).await?;
+            }
+            "exhausted" => {
+                let mut retry = once();
+                retry.set_maximum_attempts(2).set_initial_interval(Duration::from_millis(10));
+                let options =
+                    ActivityOptions::with_start_to_close_timeout(short * 10).retry_policy(retry);
+                ctx.execute_activity(Work::fail, "card 4711".to_owned(), options.build()).await?;
+            }
+            "child_abandoned" => {
+                let options = ChildWorkflowOptions::builder()
+                    .parent_close_policy(ParentClosePolicy::Abandon)
+                    .build();
+                ctx.start_child_workflow(Ship::run, 1u32, options).await?;
+            }
+            "child_left" => {
+                let options = ChildWorkflowOptions::default();
+                ctx.start_child_workflow(Doomed::run, "wait".to_owned(), options).await?;
+            }
+            "child_cancelled" => {
+                let options = ChildWorkflowOptions::default();
+                let child =
+                    ctx.start_child_workflow(Doomed::run, "wait".to_owned(), options).await?;
+                child.cancel("enough".to_owned());
+                child.result().await.ok();
+            }
+            "child_failed" => {
+                let options = ChildWorkflowOptions::default();
+                let child =
+                    ctx.start_child_workflow(Doomed::run, "fail".to_owned(), options).await?;
+                child.result().await?;
+            }
+            other => panic!("unknown ending {other}"),
+        }
+        Ok(())
+    }
+}
+
+fn once() -> temporalio_common::RetryPolicy {
+    let mut retry = temporalio_common::RetryPolicy::default();
+    retry.set_maximum_attempts(1);
+    retry
+}
+
+/// A workflow and its next version: the same commands in the same order, but it awaits in another
+/// order, awaits what was dropped before, and handles a signal that nobody handled.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Mutable;
+
+#[workflow_methods]
+impl Mutable {
+    #[run(name = "Mutable")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, rounds: u32) -> WorkflowResult<()> {
+        for round in 0..rounds {
+            let first = ctx.execute_activity(Work::look_up, round, quickly());
+            let second = ctx.execute_activity(Work::look_up, round + 1, quickly());
+            let dropped = ctx.execute_activity(Work::look_up, round + 2, quickly());
+            ctx.span("both").scope(async { (first.await.ok(), second.await.ok()) }).await;
+            drop(dropped);
+            ctx.timer(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+}
+
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Mutated {
+    nudges: u32,
+}
+
+#[workflow_methods]
+impl Mutated {
+    #[run(name = "Mutable")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, rounds: u32) -> WorkflowResult<()> {
+        for round in 0..rounds {
+            let first = ctx.execute_activity(Work::look_up, round, quickly());
+            let second = ctx.execute_activity(Work::look_up, round + 1, quickly());
+            let third = ctx.execute_activity(Work::look_up, round + 2, quickly());
+            let mut third = Box::pin(third.fuse());
+            let mut both = Box::pin(async { (second.await.ok(), first.await.ok()) }.fuse());
+            loop {
+                select! {
+                    _ = both => break,
+                    _ = third => (),
+                }
+            }
+            ctx.timer(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    #[signal(name = "nudge")]
+    pub(crate) fn nudge(&mut self, _ctx: &mut SyncWorkflowContext<Self>, _: ()) {
+        self.nudges += 1;
+    }
+}
+
+/// Ends at its first signal, whatever its handlers still do.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Leaves {
+    signals: u32,
+}
+
+#[workflow_methods]
+impl Leaves {
+    #[run(name = "Leaves")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, _: ()) -> WorkflowResult<u32> {
+        ctx.wait_condition(|state: &Self| state.signals > 0).await?;
+        Ok(ctx.state(|state| state.signals))
+    }
+
+    #[signal(name = "leave")]
+    pub(crate) fn leave(&mut self, ctx: &mut SyncWorkflowContext<Self>, _: ()) {
+        ctx.span("told").start().end();
+        self.signals += 1;
+    }
+
+    #[update(name = "linger")]
+    pub(crate) async fn linger(ctx: &mut WorkflowContext<Self>, _: ()) {
+        ctx.span("waiting").scope(ctx.timer(Duration::from_secs(3600))).await;
     }
 }

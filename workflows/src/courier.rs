@@ -60,7 +60,7 @@ pub struct Freight {
 
 impl Freight {
     /// As the input of a courier: compressed JSON, which the user's payload codec will encode.
-    pub(crate) fn pack(&self) -> RawValue {
+    pub fn pack(&self) -> RawValue {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         let json = serde_json::to_vec(self).expect("strings and numbers always make JSON");
         gzip.write_all(&json).expect("a buffer takes every byte");
@@ -159,7 +159,7 @@ impl Freight {
             }
             for (courier, spans) in parts.into_iter().enumerate() {
                 if !spans.is_empty() {
-                    freights[courier].push(FlushGroup::new(group.flush, spans));
+                    freights[courier].push(group.part(spans));
                 }
             }
         }
@@ -172,9 +172,9 @@ impl Freight {
                     return packed;
                 }
                 for group in &mut freight.groups {
-                    let kept = group.spans.len() / 2;
-                    lost.extend(group.spans.split_off(kept));
-                    *group = FlushGroup::new(group.flush, std::mem::take(&mut group.spans));
+                    let (kept, rest) = group.spans.split_at(group.spans.len() / 2);
+                    lost.extend_from_slice(rest);
+                    *group = group.part(kept.to_vec());
                 }
                 freight.groups.retain(|group| !group.spans.is_empty());
             }

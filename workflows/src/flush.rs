@@ -33,13 +33,23 @@ pub struct FlushGroup {
     pub flush: u32,
     /// [`digest`] of the spans.
     pub digest: u64,
+    /// The group that this is a part of, where couriers share one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<Acknowledgement>,
     /// Not empty.
     pub spans: Vec<Span>,
 }
 
 impl FlushGroup {
     pub(crate) fn new(flush: u32, spans: Vec<Span>) -> Self {
-        Self { flush, digest: digest(&spans), spans }
+        Self { flush, digest: digest(&spans), part_of: None, spans }
+    }
+
+    /// Some of the spans, as a group of their own.
+    pub(crate) fn part(&self, spans: Vec<Span>) -> Self {
+        let part_of = self.part_of.unwrap_or_else(|| self.acknowledgement());
+        let whole = spans.len() == self.spans.len();
+        Self { part_of: (!whole).then_some(part_of), ..Self::new(self.flush, spans) }
     }
 
     /// What an acknowledgement of this group says.

@@ -13,7 +13,7 @@ use futures_util::{FutureExt, future::FusedFuture};
 use temporalio_workflow::{
     ActivityCancellationType, ActivityOptions, ChildWorkflowCancellationType, ChildWorkflowOptions,
     LocalActivityOptions, ParentClosePolicy, RetryPolicy, TimerOptions, WorkflowCancellationToken,
-    workflow_interceptors::WorkflowInterceptorContext,
+    common::Priority, workflow_interceptors::WorkflowInterceptorContext,
 };
 
 use crate::{
@@ -32,6 +32,9 @@ const LONGEST_FLUSH: Duration = Duration::from_millis(1_200);
 
 /// The longest that a flush by a normal activity may take while the run goes on. It holds nothing.
 const LONGEST_FLUSH_UNDER_WAY: Duration = Duration::from_secs(30);
+
+/// Temporal's lowest, by default.
+const LOWEST_PRIORITY: u32 = 5;
 
 /// Name of the random stream that names couriers.
 const COURIER_STREAM: &str = "durable-spans/courier";
@@ -208,6 +211,7 @@ async fn send_couriers(run: &Run, ctx: &WorkflowInterceptorContext, couriers: u3
             .cancellation_token(WorkflowCancellationToken::new())
             .build();
         options.task_queue = run.egress();
+        options.priority = Some(last());
         let start = {
             let _own = run.own_commands();
             ctx.start_child_workflow(Courier::run, freight.clone(), options)
@@ -234,6 +238,13 @@ fn arm(
         TimerOptions::builder(period).cancellation_token(WorkflowCancellationToken::new()).build();
     let _own = run.own_commands();
     ctx.timer(options)
+}
+
+/// Couriers come after whatever else waits in the task queue.
+fn last() -> Priority {
+    let mut priority = Priority::default();
+    priority.priority_key = Some(LOWEST_PRIORITY);
+    priority
 }
 
 fn once() -> RetryPolicy {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use durable_spans_model::{HEADER, InvalidSpan, TraceContext};
+use durable_spans_model::{HEADER, InvalidSpan, TraceContext, TraceParent};
 pub(crate) use temporalio_workflow::common::protos::temporal::api::common::v1::Payload;
+use temporalio_workflow::common::protos::temporal::api::common::v1::SearchAttributes;
 
 /// Name of the memo entry, or of the field of a workflow's first argument, that may carry a
 /// [`TraceContext`] as plain JSON where no header can be set.
@@ -11,11 +12,7 @@ pub const EXPLICIT_CONTEXT: &str = "trace_context";
 
 /// The header's payload: JSON, encoded so that every SDK can read it.
 pub fn to_payload(context: &TraceContext) -> Payload {
-    Payload {
-        metadata: [("encoding".to_owned(), b"json/plain".to_vec())].into(),
-        data: context.to_header(),
-        external_payloads: Vec::new(),
-    }
+    json_payload(context.to_header())
 }
 
 /// Reads the payload of the header.
@@ -25,6 +22,31 @@ pub fn to_payload(context: &TraceContext) -> Payload {
 /// When it holds no trace context, for example because it is still encrypted.
 pub fn from_payload(payload: &Payload) -> Result<TraceContext, InvalidSpan> {
     TraceContext::from_header(&payload.data)
+}
+
+/// Where the run's starter stood in an observability trace, as the OpenTelemetry interceptors of
+/// Temporal's SDKs tell it. Another tracer's format is passed over.
+pub(crate) fn observed_of_start(header: Option<&Payload>) -> Option<TraceParent> {
+    TraceParent::from_header(&header?.data).ok()
+}
+
+/// The payload of the header for [`observed_of_start`].
+pub(crate) fn observed_to_payload(observed: &TraceParent) -> Payload {
+    json_payload(observed.to_header())
+}
+
+/// The id of the schedule that started a run.
+pub(crate) fn schedule_id(search_attributes: Option<&SearchAttributes>) -> Option<String> {
+    let payload = search_attributes?.indexed_fields.get("TemporalScheduledById")?;
+    serde_json::from_slice(&payload.data).ok()
+}
+
+fn json_payload(data: Vec<u8>) -> Payload {
+    Payload {
+        metadata: [("encoding".to_owned(), b"json/plain".to_vec())].into(),
+        data,
+        external_payloads: Vec::new(),
+    }
 }
 
 /// The context that a run was started with: in the header, else in the memo, else in its first

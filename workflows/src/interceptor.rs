@@ -7,10 +7,11 @@ use std::{
 };
 
 use durable_spans_model::{
-    FlushPolicy, HEADER, RULE_VERSION, Span, SpanType, Timestamp, TraceContext,
+    FlushPolicy, HEADER, RULE_VERSION, Span, SpanId, SpanType, TRACER_HEADER, Timestamp,
+    TraceContext, TraceParent,
 };
 use temporalio_workflow::{
-    TimerResult, WorkflowContextView,
+    ParentClosePolicy, TimerResult, WorkflowContextView,
     workflow_interceptors::{
         CancelExternalWorkflowInput, CancelExternalWorkflowResult,
         CancellableWorkflowOutboundFuture, ChildWorkflowOutboundResult, ContinueAsNewInput,
@@ -32,10 +33,12 @@ use crate::{
     operation::Operation,
     outcome,
     recorder::{Outcome, Parent, SpanRef},
-    run::{LastResort, Leaving, Observer, Run, StartFacts},
+    run::{Hooks, Run, StartFacts},
     scope::{Scope, ScopeKey},
     timetable::Timetable,
 };
+
+type Headers = Vec<(String, header::Payload)>;
 
 type CancellableNext<I, T> = WorkflowNext<'static, I, CancellableWorkflowOutboundFuture<T>>;
 
@@ -54,9 +57,9 @@ pub struct WorkflowTracing {
     timetable: Timetable,
     limits: Limits,
     egress: Option<String>,
-    observer: Option<Observer>,
-    last_resort: Option<LastResort>,
-    leaving: Option<Leaving>,
+    timer_spans: bool,
+    linked_generations: bool,
+    hooks: Hooks,
     without_commands: bool,
 }
 
@@ -80,6 +83,25 @@ impl WorkflowTracing {
         self
     }
 
+    /// Whether timers of the user's code have spans, from their start until they fire or are
+    /// cancelled. Default false. Changing it is no versioning event, but where the policy counts
+    /// buffered spans ([`when_buffered`](durable_spans_model::FlushPolicy::when_buffered)).
+    #[must_use]
+    pub fn timer_spans(mut self, wanted: bool) -> Self {
+        self.timer_spans = wanted;
+        self
+    }
+
+    /// Whether a run that follows a continue-as-new has a trace of its own, linked to the one before by
+    /// `temporal.previous_trace_id` and `temporal.previous_span_id` on its root span. Default false:
+    /// all runs of a chain are in one trace, side by side under the first one's root. For chains
+    /// without an end, whose one trace would grow for ever. Changing it is no versioning event.
+    #[must_use]
+    pub fn linked_generations(mut self, wanted: bool) -> Self {
+        self.linked_generations = wanted;
+        self
+    }
+
     /// Names the task queue of workers that reach the network, for a worker that does not: couriers
     /// run there, and flushes of runs whose policy is
     /// [`by_activity`](durable_spans_model::FlushPolicy::by_activity). Default: the run's own task
@@ -96,7 +118,7 @@ impl WorkflowTracing {
     /// It is called within the workflow task and must not block or panic.
     #[must_use]
     pub fn observer(mut self, observer: impl Fn(&FlushGroup) + Send + Sync + 'static) -> Self {
-        self.observer = Some(Arc::new(observer));
+        self.hooks.observer = Some(Arc::new(observer));
         self
     }
 
@@ -110,7 +132,7 @@ impl WorkflowTracing {
         mut self,
         rescue: impl Fn(&str, &FlushGroup) + Send + Sync + 'static,
     ) -> Self {
-        self.last_resort = Some(Arc::new(rescue));
+        self.hooks.last_resort = Some(Arc::new(rescue));
         self
     }
 
@@ -123,7 +145,7 @@ impl WorkflowTracing {
     /// It is called within the workflow task and must not block or panic.
     #[must_use]
     pub fn leaving(mut self, leaving: impl Fn(&[Span]) + Send + Sync + 'static) -> Self {
-        self.leaving = Some(Arc::new(leaving));
+        self.hooks.leaving = Some(Arc::new(leaving));
         self
     }
 
@@ -142,12 +164,14 @@ impl WorkflowTracing {
     pub fn interceptor(self) -> WorkflowInterceptorConstructor {
         WorkflowInterceptorConstructor::new(move |view: &WorkflowContextView| Interceptor {
             mode: Mode::of_run(view, &self),
+            timer_spans: self.timer_spans,
         })
     }
 }
 
 struct Interceptor {
     mode: Mode,
+    timer_spans: bool,
 }
 
 /// Decided once per run, from what is the same at each replay.
@@ -175,6 +199,7 @@ impl Mode {
             None => return Self::LeftAlone,
         };
         let raw = view.raw();
+        let observed = header::observed_of_start(raw.headers.get(TRACER_HEADER));
         let context = header::of_start(
             view.workflow_id(),
             raw.headers.get(HEADER),
@@ -186,6 +211,7 @@ impl Mode {
                 Self::Unsampled(context)
             }
             context => {
+                let context = context.or_else(|| join(observed.as_ref()?));
                 let pinned = context.as_ref().and_then(|context| context.policy);
                 let policy = pinned.unwrap_or(policy);
                 if !policy.is_known() && !tracing.without_commands {
@@ -197,17 +223,19 @@ impl Mode {
                     run_id: view.run_id().to_owned(),
                     start_time,
                     continued: view.continued_from_run_id().is_some(),
+                    original_run_id: raw.original_execution_run_id.clone(),
+                    schedule_id: header::schedule_id(raw.search_attributes.as_ref()),
                     attempt: view.attempt(),
                     context,
+                    observed,
                     policy,
                 };
                 Self::Traced(Rc::new(Run::new(
                     start,
                     tracing.limits,
                     tracing.egress.clone(),
-                    tracing.observer.clone(),
-                    tracing.last_resort.clone(),
-                    tracing.leaving.clone(),
+                    tracing.linked_generations,
+                    tracing.hooks.clone(),
                     tracing.without_commands,
                 )))
             }
@@ -266,19 +294,33 @@ impl Interceptor {
     }
 }
 
+/// The trace of a run that an observability system's tracer has started.
+fn join(observed: &TraceParent) -> Option<TraceContext> {
+    let (trace_id, span_id) = observed.ids().ok()?;
+    Some(TraceContext::new(trace_id).under(span_id))
+}
+
 /// The span that the user's code is in, the root where the SDK kept no scope.
 fn current(run: &Rc<Run>, ctx: &WorkflowInterceptorContext) -> SpanRef {
     ctx.context_value::<ScopeKey>().map_or_else(|| run.begin(ctx), |scope| scope.current.clone())
 }
 
-/// The header for what `operation` starts.
-fn header_below(
-    run: &Run,
-    operation: &Operation,
-    starts_run: bool,
-) -> Option<(String, header::Payload)> {
-    let context = run.context_below(operation.span()?.id(), starts_run);
-    Some((HEADER.to_owned(), header::to_payload(&context)))
+/// The headers for what `operation` starts.
+fn headers_below(run: &Run, operation: &Operation, starts_run: bool) -> Headers {
+    operation.span().map_or_else(Vec::new, |span| headers_of(run, span.id(), starts_run))
+}
+
+/// The headers for what hangs under this span.
+fn headers_of(run: &Run, span: &SpanId, starts_run: bool) -> Headers {
+    headers_with(run, &run.context_below(span, starts_run))
+}
+
+fn headers_with(run: &Run, context: &TraceContext) -> Headers {
+    let mut headers = vec![(HEADER.to_owned(), header::to_payload(context))];
+    if let Some(observed) = context.span_id.as_ref().and_then(|span| run.observed_below(span)) {
+        headers.push((TRACER_HEADER.to_owned(), header::observed_to_payload(&observed)));
+    }
+    headers
 }
 
 /// Counts the resolution of a user's command when the user's code sees it, and looks at it.
@@ -412,13 +454,25 @@ impl WorkflowInterceptor for Interceptor {
 
     fn start_timer(
         &self,
-        _ctx: WorkflowInterceptorContext,
+        ctx: WorkflowInterceptorContext,
         input: StartTimerInput,
         next: CancellableNext<StartTimerInput, TimerResult>,
     ) -> CancellableWorkflowOutboundFuture<TimerResult> {
         let Some(run) = self.of_user() else { return next.run(input) };
         run.count_operation();
-        next.run(input).map(resolution(run, |_| {}))
+        if !self.timer_spans {
+            return next.run(input).map(resolution(run, |_| {}));
+        }
+        let parent = Parent::Here(current(run, &ctx));
+        let timer = Operation::start(run, &parent, "timer", SpanType::Standalone, "timer");
+        let ms = u64::try_from(input.options().duration.as_millis()).unwrap_or(u64::MAX);
+        timer.note("temporal.timer_ms", ms);
+        next.run(input).map(resolution(run, |result: &TimerResult| {
+            timer.finish(match result {
+                TimerResult::Fired => Outcome::Success,
+                TimerResult::Cancelled => Outcome::Canceled,
+            });
+        }))
     }
 
     fn schedule_activity(
@@ -432,7 +486,7 @@ impl WorkflowInterceptor for Interceptor {
             return next.run(input);
         };
         let activity = activity_span(run, &ctx, input.activity_type());
-        input.headers_mut().extend(header_below(run, &activity, false));
+        input.headers_mut().extend(headers_below(run, &activity, false));
         next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
     }
 
@@ -448,7 +502,7 @@ impl WorkflowInterceptor for Interceptor {
         };
         let activity = activity_span(run, &ctx, input.activity_type());
         activity.note("temporal.local", true);
-        input.headers_mut().extend(header_below(run, &activity, false));
+        input.headers_mut().extend(headers_below(run, &activity, false));
         next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
     }
 
@@ -466,7 +520,10 @@ impl WorkflowInterceptor for Interceptor {
         let parent = Parent::Here(current(&run, &ctx));
         let kind = SpanType::AgentWorkflow;
         let child = Operation::start(&run, &parent, input.workflow_type(), kind, "child_workflow");
-        input.headers_mut().extend(header_below(&run, &child, true));
+        if input.options().parent_close_policy == ParentClosePolicy::Abandon {
+            child.outlives_its_run();
+        }
+        input.headers_mut().extend(headers_below(&run, &child, true));
         next.run(input).map(move |started| {
             run.count_operation();
             match started {
@@ -495,8 +552,7 @@ impl WorkflowInterceptor for Interceptor {
             return next.run(input);
         };
         run.count_operation();
-        let context = run.context_below(current(run, &ctx).id(), false);
-        input.headers_mut().insert(HEADER.to_owned(), header::to_payload(&context));
+        input.headers_mut().extend(headers_of(run, current(run, &ctx).id(), false));
         next.run(input).map(resolution(run, |_| {}))
     }
 
@@ -521,9 +577,11 @@ impl WorkflowInterceptor for Interceptor {
         mut input: ContinueAsNewInput,
         next: WorkflowNext<'static, ContinueAsNewInput, ContinueAsNewResult>,
     ) -> ContinueAsNewResult {
-        let context = self.of_user().and_then(|run| run.context_of_next_run());
-        let header = context.map(|context| (HEADER.to_owned(), header::to_payload(&context)));
-        input.headers_mut().extend(header.or_else(|| self.unsampled_header()));
+        let next_run = self.of_user().and_then(|run| Some((run, run.context_of_next_run()?)));
+        match next_run {
+            Some((run, context)) => input.headers_mut().extend(headers_with(run, &context)),
+            None => input.headers_mut().extend(self.unsampled_header()),
+        }
         next.run(input)
     }
 }

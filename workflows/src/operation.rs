@@ -43,6 +43,14 @@ impl Operation {
         }
     }
 
+    /// What it stands for goes on when its run has closed: if nobody waits for it, that is no
+    /// cancellation.
+    pub(crate) fn outlives_its_run(&self) {
+        if let Some(span) = &self.span {
+            self.run.outlive(span);
+        }
+    }
+
     pub(crate) fn finish(mut self, outcome: Outcome) {
         if let Some(span) = self.span.take() {
             self.run.end(&span, outcome);

@@ -5,7 +5,7 @@ use std::{
 };
 
 use durable_spans_model::{
-    Seed, Span, SpanError, SpanId, SpanStatus, SpanType, Timestamp, TraceId,
+    Seed, Span, SpanError, SpanId, SpanStatus, SpanType, Timestamp, TraceId, TraceParent,
 };
 
 use crate::{
@@ -66,6 +66,7 @@ pub(crate) struct Recorder {
     group_id: Option<String>,
     seed: Seed,
     limits: Limits,
+    marks: Marks,
     /// Bytes of JSON per group, where groups must be small enough for a command each.
     group_bytes: Option<usize>,
     next_sequence: u64,
@@ -73,6 +74,8 @@ pub(crate) struct Recorder {
     /// Ended, in no flush yet, in order of ending.
     ended: VecDeque<(u64, Span)>,
     ended_bytes: usize,
+    /// All that ended since the last flush, be they over the limits.
+    ended_since_flush: usize,
     /// Ended spans in the groups that were acknowledged.
     acknowledged: u64,
     /// Of these, how many the sink refused.
@@ -87,6 +90,15 @@ pub(crate) struct Recorder {
     under_root: BTreeMap<Cow<'static, str>, u64>,
     /// How many spans of one name began under a parent that is no span of this run, or has ended.
     outside: BTreeMap<(Option<SpanId>, Cow<'static, str>), u64>,
+}
+
+/// What each span of a run is marked with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Marks {
+    /// Where the run's starter stood in an observability trace.
+    pub(crate) observed: Option<TraceParent>,
+    /// The run, where it goes on with what another one began (a reset): tells their spans apart.
+    pub(crate) run_id: Option<String>,
 }
 
 /// What became of the spans of a run, as far as the run knows.
@@ -114,6 +126,7 @@ impl SpanCounts {
 struct OpenSpan {
     span: Span,
     announced: bool,
+    outlives: bool,
     /// How many children of each name began: tells equal ones apart.
     children: BTreeMap<Cow<'static, str>, u64>,
 }
@@ -124,6 +137,7 @@ impl Recorder {
         group_id: Option<String>,
         seed: Seed,
         limits: Limits,
+        marks: Marks,
         group_bytes: Option<usize>,
     ) -> Self {
         Self {
@@ -131,11 +145,13 @@ impl Recorder {
             group_id,
             seed,
             limits,
+            marks,
             group_bytes,
             next_sequence: 0,
             open: BTreeMap::new(),
             ended: VecDeque::new(),
             ended_bytes: 0,
+            ended_since_flush: 0,
             acknowledged: 0,
             refused: 0,
             over_limit: 0,
@@ -167,9 +183,15 @@ impl Recorder {
         span.span_type = span_type;
         span.parent_id = parent_id.cloned();
         span.group_id.clone_from(&self.group_id);
+        if let Some(observed) = &self.marks.observed {
+            span.set_observed(observed);
+        }
+        if let Some(run_id) = &self.marks.run_id {
+            span.metadata.insert("temporal.run_id".into(), run_id.as_str().into());
+        }
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let open = OpenSpan { span, announced: false, children: BTreeMap::new() };
+        let open = OpenSpan { span, announced: false, outlives: false, children: BTreeMap::new() };
         self.open.insert(sequence, open);
         SpanRef { sequence, id }
     }
@@ -181,19 +203,24 @@ impl Recorder {
         }
     }
 
+    /// Says that the span's work goes on when nobody waits for it: that is no cancellation.
+    pub(crate) fn outlive(&mut self, span: &SpanRef) {
+        if let Some(open) = self.open.get_mut(&span.sequence) {
+            open.outlives = true;
+        }
+    }
+
     /// Ends a span, never before it started. Ending it again does nothing.
     pub(crate) fn end(&mut self, span: &SpanRef, outcome: Outcome, at: Timestamp) {
-        if let Some(OpenSpan { span: mut ended, .. }) = self.open.remove(&span.sequence) {
-            finish(&mut ended, outcome, at);
-            self.keep(span.sequence, ended);
+        if let Some(ended) = self.open.remove(&span.sequence) {
+            self.keep(span.sequence, finished(ended, outcome, at));
         }
     }
 
     /// Ends every span that is still open as abandoned.
     pub(crate) fn end_all(&mut self, at: Timestamp) {
-        for (sequence, OpenSpan { mut span, .. }) in std::mem::take(&mut self.open) {
-            finish(&mut span, Outcome::Abandoned, at);
-            self.keep(sequence, span);
+        for (sequence, open) in std::mem::take(&mut self.open) {
+            self.keep(sequence, finished(open, Outcome::Abandoned, at));
         }
     }
 
@@ -214,6 +241,7 @@ impl Recorder {
 
     /// Puts an ended span into the buffer. The root always fits: it tells what did not.
     fn keep(&mut self, sequence: u64, mut span: Span) {
+        self.ended_since_flush += 1;
         let bytes = self.limits.cut(&mut span);
         let full = self.ended.len() >= self.limits.buffer_spans
             || self.ended_bytes + bytes > self.limits.buffer_bytes;
@@ -226,9 +254,9 @@ impl Recorder {
         self.ended.push_back((sequence, span));
     }
 
-    /// Ended spans that no flush has carried yet.
+    /// Spans that ended since the last flush. Whatever the limits of today, for a flush may depend on it.
     pub(crate) fn buffered(&self) -> usize {
-        self.ended.len()
+        self.ended_since_flush
     }
 
     /// Spans in flushes that nobody has acknowledged.
@@ -243,6 +271,7 @@ impl Recorder {
         self.flushes += 1;
         let mut spans: Vec<(u64, Span)> = self.ended.drain(..).collect();
         self.ended_bytes = 0;
+        self.ended_since_flush = 0;
         for (sequence, open) in &mut self.open {
             if !std::mem::replace(&mut open.announced, true) {
                 let mut span = open.span.clone();
@@ -340,17 +369,21 @@ const ROOT: u64 = 0;
 /// `nth` counts in a range of its own where the parent is not open, so that no number comes twice.
 const OUTSIDE: u64 = 1 << 63;
 
-fn finish(span: &mut Span, outcome: Outcome, at: Timestamp) {
+fn finished(open: OpenSpan, outcome: Outcome, at: Timestamp) -> Span {
+    let OpenSpan { mut span, outlives, .. } = open;
     span.end_timestamp = Some(at.max(span.start_timestamp));
     match outcome {
         Outcome::Success => {}
         Outcome::Error(error) => span.set_error(error),
         Outcome::Canceled => span.status = SpanStatus::Canceled,
         Outcome::Abandoned => {
-            span.status = SpanStatus::Canceled;
+            if !outlives {
+                span.status = SpanStatus::Canceled;
+            }
             span.metadata.insert("temporal.abandoned".into(), true.into());
         }
     }
+    span
 }
 
 #[cfg(test)]
@@ -359,7 +392,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn recorder() -> Recorder {
-        Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"), Limits::new(), None)
+        Recorder::new(
+            TraceId::from_bits(1),
+            None,
+            Seed::new(1, "w"),
+            Limits::new(),
+            Marks::default(),
+            None,
+        )
     }
 
     fn at(ns: i64) -> Timestamp {
@@ -512,8 +552,14 @@ mod tests {
     #[test]
     fn what_is_over_the_limits_of_the_buffer_is_dropped_and_counted_but_never_the_root() {
         let limits = Limits::new().buffer_spans(3);
-        let mut recorder =
-            Recorder::new(TraceId::from_bits(1), None, Seed::new(1, "w"), limits, None);
+        let mut recorder = Recorder::new(
+            TraceId::from_bits(1),
+            None,
+            Seed::new(1, "w"),
+            limits,
+            Marks::default(),
+            None,
+        );
         let root = start(&mut recorder, None, "root");
         for _ in 0..5 {
             let step = start(&mut recorder, Some(&root), "step");

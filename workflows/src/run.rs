@@ -7,7 +7,8 @@ use std::{
 };
 
 use durable_spans_model::{
-    FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId,
+    FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId, TraceParent,
+    next_trace_id,
 };
 use serde_json::{Map, Value};
 use temporalio_workflow::{
@@ -18,7 +19,7 @@ use crate::{
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
     limits::Limits,
-    recorder::{Outcome, Parent, Recorder, SpanRef},
+    recorder::{Marks, Outcome, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
 };
 
@@ -35,11 +36,15 @@ pub fn place_stream(place: u64) -> String {
 /// So small that several groups fit into a command of a flush by a normal activity.
 const PACKED_GROUP_BYTES: usize = 256 * 1024;
 
-pub(crate) type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
+type Hook<F> = Option<Arc<F>>;
 
-pub(crate) type LastResort = Arc<dyn Fn(&str, &FlushGroup) + Send + Sync>;
-
-pub(crate) type Leaving = Arc<dyn Fn(&[Span]) + Send + Sync>;
+/// Who is told of a run's spans, besides the flush activity.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) observer: Hook<dyn Fn(&FlushGroup) + Send + Sync>,
+    pub(crate) last_resort: Hook<dyn Fn(&str, &FlushGroup) + Send + Sync>,
+    pub(crate) leaving: Hook<dyn Fn(&[Span]) + Send + Sync>,
+}
 
 /// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
 ///
@@ -50,9 +55,9 @@ pub(crate) struct Run {
     limits: Limits,
     /// Task queue of the workers that reach the network, where ours do not.
     egress: Option<String>,
-    observer: Option<Observer>,
-    last_resort: Option<LastResort>,
-    leaving: Option<Leaving>,
+    /// Whether each run of a continue-as-new chain has a trace of its own.
+    linked_generations: bool,
+    hooks: Hooks,
     without_commands: bool,
     rule: RefCell<FlushRule>,
     recorder: RefCell<Option<Recorder>>,
@@ -85,6 +90,11 @@ pub(crate) struct StartFacts {
     /// From 1; more if the workflow has a retry policy and failed before.
     pub(crate) attempt: u32,
     pub(crate) context: Option<TraceContext>,
+    /// Another one where the run is what a reset made of it.
+    pub(crate) original_run_id: String,
+    pub(crate) schedule_id: Option<String>,
+    /// Where the run's starter stood in an observability trace.
+    pub(crate) observed: Option<TraceParent>,
     pub(crate) policy: FlushPolicy,
 }
 
@@ -93,9 +103,8 @@ impl Run {
         start: StartFacts,
         limits: Limits,
         egress: Option<String>,
-        observer: Option<Observer>,
-        last_resort: Option<LastResort>,
-        leaving: Option<Leaving>,
+        linked_generations: bool,
+        hooks: Hooks,
         without_commands: bool,
     ) -> Self {
         Self {
@@ -103,9 +112,8 @@ impl Run {
             start,
             limits,
             egress,
-            observer,
-            last_resort,
-            leaving,
+            linked_generations,
+            hooks,
             without_commands,
             recorder: RefCell::new(None),
             root: RefCell::new(None),
@@ -133,8 +141,9 @@ impl Run {
         };
         let group_bytes = self.flushes_by_activity().then_some(PACKED_GROUP_BYTES);
         *self.recorder.borrow_mut() =
-            Some(Recorder::new(trace_id, group_id, seed, self.limits, group_bytes));
+            Some(Recorder::new(trace_id, group_id, seed, self.limits, self.marks(), group_bytes));
         *self.ctx.borrow_mut() = Some(ctx.clone());
+        let previous = self.start.context.as_ref().and_then(|context| context.previous.clone());
         let name = self.start.workflow_type.clone();
         let root = self
             .start(parent.map(Parent::Elsewhere).as_ref(), name.into(), SpanType::AgentWorkflow)
@@ -148,6 +157,17 @@ impl Run {
             if self.start.continued {
                 metadata.insert("temporal.continued".into(), true.into());
             }
+            if let Some((trace_id, span_id)) = previous {
+                metadata.insert("temporal.previous_trace_id".into(), trace_id.to_string().into());
+                metadata.insert("temporal.previous_span_id".into(), span_id.to_string().into());
+            }
+            if self.is_reset() {
+                let original = self.start.original_run_id.as_str();
+                metadata.insert("temporal.reset_of_run_id".into(), original.into());
+            }
+            if let Some(schedule) = &self.start.schedule_id {
+                metadata.insert("temporal.schedule_id".into(), schedule.as_str().into());
+            }
             if self.start.attempt > 1 {
                 metadata.insert("temporal.attempt".into(), self.start.attempt.into());
             }
@@ -156,9 +176,24 @@ impl Run {
         root
     }
 
+    fn is_reset(&self) -> bool {
+        let StartFacts { run_id, original_run_id, .. } = &self.start;
+        !original_run_id.is_empty() && original_run_id != run_id
+    }
+
+    fn marks(&self) -> Marks {
+        let run_id = self.is_reset().then(|| self.start.run_id.clone());
+        Marks { observed: self.start.observed.clone(), run_id }
+    }
+
+    /// Where `span` stands in the observability trace that the run was started in, if any.
+    pub(crate) fn observed_below(&self, span: &SpanId) -> Option<TraceParent> {
+        Some(self.start.observed.as_ref()?.under(span))
+    }
+
     /// Lets go of everything, so that whatever the users' guards do from here on has no effect.
     pub(crate) fn leave_memory(&self) {
-        if let (Some(recorder), Some(leaving)) = (self.recorder.take(), &self.leaving) {
+        if let (Some(recorder), Some(leaving)) = (self.recorder.take(), &self.hooks.leaving) {
             let spans = recorder.into_spans();
             if !spans.is_empty() {
                 leaving(&spans);
@@ -220,6 +255,12 @@ impl Run {
         });
     }
 
+    pub(crate) fn outlive(&self, span: &SpanRef) {
+        if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
+            recorder.outlive(span);
+        }
+    }
+
     pub(crate) fn end_all(&self) {
         let at = self.now();
         if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
@@ -239,17 +280,31 @@ impl Run {
             sampled: true,
             group_id,
             policy: starts_run.then_some(self.start.policy),
+            previous: None,
         }
     }
 
-    /// What the next run of the same chain needs to know. All runs of a chain hang, side by side,
-    /// under the root span of its first one.
+    /// What the next run of the same chain needs to know.
     pub(crate) fn context_of_next_run(&self) -> Option<TraceContext> {
-        let chain_root = match &self.start.context {
-            Some(context) if self.start.continued => context.span_id.clone(),
-            _ => Some(self.root.borrow().as_ref()?.id().clone()),
-        };
-        Some(self.context_below(&chain_root?, true))
+        let root = self.root.borrow().as_ref()?.id().clone();
+        if !self.linked_generations {
+            return Some(self.context_below(&self.chain_root().unwrap_or(root), true));
+        }
+        let this = self.context_below(&root, true);
+        let trace_id = next_trace_id(&this.trace_id, &root);
+        Some(TraceContext {
+            trace_id,
+            span_id: None,
+            previous: Some((this.trace_id, root)),
+            ..this
+        })
+    }
+
+    /// All runs of a chain hang, side by side, under the root span of its first one. `None` if that
+    /// is this one.
+    fn chain_root(&self) -> Option<SpanId> {
+        let context = self.start.context.as_ref().filter(|_| self.start.continued)?;
+        context.span_id.clone()
     }
 
     /// Counts an operation of the user's code, unless it is a command of ours.
@@ -381,7 +436,7 @@ impl Run {
     }
 
     fn observe(&self, flush: u32, groups: &[Rc<FlushGroup>]) {
-        if let Some(observe) = &self.observer {
+        if let Some(observe) = &self.hooks.observer {
             groups.iter().filter(|group| group.flush == flush).for_each(|group| observe(group));
         }
     }
@@ -389,7 +444,7 @@ impl Run {
     /// Gives away what a closing run could not flush. At replay, too: without a cache the SDK calls
     /// the very end of a run replay, and giving the same twice does no harm.
     pub(crate) fn rescue(&self, groups: &[Rc<FlushGroup>]) {
-        if let Some(rescue) = &self.last_resort {
+        if let Some(rescue) = &self.hooks.last_resort {
             groups.iter().for_each(|group| rescue(&self.start.run_id, group));
         }
     }

@@ -114,7 +114,7 @@ impl<C: Scoped> SpanBuilder<'_, C> {
         if let Some(span) = &span {
             scope.run.update(span, |span| {
                 span.input = self.input;
-                span.metadata = self.metadata;
+                span.metadata.extend(self.metadata);
             });
         }
         let live = span.map(|span| Live { run: scope.run.clone(), span });

@@ -22,6 +22,7 @@ use durable_spans_model::{FlushPolicy, Timestamp};
 #[derive(Clone, Debug)]
 pub struct Timetable {
     first: Option<Timestamp>,
+    end: Option<Timestamp>,
     /// By time, ascending.
     entries: Vec<(Timestamp, FlushPolicy)>,
 }
@@ -29,7 +30,7 @@ pub struct Timetable {
 impl Timetable {
     /// Every run is traced, by the default policy unless its header says otherwise.
     pub fn new() -> Self {
-        Self { first: None, entries: Vec::new() }
+        Self { first: None, end: None, entries: Vec::new() }
     }
 
     /// Runs that started before `time` get no spans and no commands, whatever their header says.
@@ -37,7 +38,16 @@ impl Timetable {
     /// A fleet with runs in flight needs this: their histories hold no flushes, and replay must
     /// not issue any. Choose a time by which the new version runs on every worker.
     pub fn since(time: Timestamp) -> Self {
-        Self { first: Some(time), entries: Vec::new() }
+        Self { first: Some(time), end: None, entries: Vec::new() }
+    }
+
+    /// Runs that start at `time` or later get no spans and no commands, whatever their header says:
+    /// tracing is turned off, while the runs before it go on as they began. When the last of them has
+    /// ended, durable-spans can be removed.
+    #[must_use]
+    pub fn until(mut self, time: Timestamp) -> Self {
+        self.end = Some(time);
+        self
     }
 
     /// Runs without a header that start at `time` or later follow `policy`.
@@ -50,7 +60,8 @@ impl Timetable {
 
     /// The policy of a run without a header, `None` if the run is left alone.
     pub(crate) fn policy_at(&self, start: Timestamp) -> Option<FlushPolicy> {
-        if self.first.is_some_and(|first| start < first) {
+        let too_early = self.first.is_some_and(|first| start < first);
+        if too_early || self.end.is_some_and(|end| start >= end) {
             return None;
         }
         let covering = self.entries.iter().rev().find(|(from, _)| *from <= start);
@@ -81,5 +92,8 @@ mod tests {
         assert_eq!(table.policy_at(at(299)), Some(small));
         assert_eq!(table.policy_at(at(300)), Some(large));
         assert_eq!(Timetable::new().policy_at(at(0)), Some(FlushPolicy::new()));
+        let ending = table.until(at(400));
+        assert_eq!(ending.policy_at(at(399)), Some(large));
+        assert_eq!(ending.policy_at(at(400)), None);
     }
 }

@@ -26,7 +26,7 @@ fn spans(ids: impl IntoIterator<Item = u128>) -> Vec<Span> {
 }
 
 fn group(flush: u32, spans: Vec<Span>) -> FlushGroup {
-    FlushGroup { flush, digest: digest(&spans), spans }
+    FlushGroup { flush, digest: digest(&spans), part_of: None, spans }
 }
 
 /// Lets a batch through per permit, and remembers when each came.
@@ -201,6 +201,27 @@ async fn a_flush_that_comes_again_is_sent_once_and_acknowledged_by_its_digest() 
     let reply = deliverer.take_flush("run", vec![other.clone()], WAIT).await;
     assert_eq!(reply.delivered, [other.acknowledgement()]);
     assert_eq!(sink.spans().len(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_of_a_flush_that_is_here_already_are_not_sent_again() {
+    let sink = MemorySink::new();
+    let deliverer = Deliverer::new(sink.clone());
+    let whole = group(1, spans(0..10));
+    deliverer.take_flush("run", vec![whole.clone()], WAIT).await;
+    let part = |ids| {
+        let part_of = Some(whole.acknowledgement());
+        vec![FlushGroup { part_of, ..group(1, spans(ids)) }]
+    };
+    for ids in [0..5, 5..10] {
+        let taken = deliverer.take_flush("run", part(ids), WAIT).await;
+        assert_eq!(taken.delivered.len(), 1);
+    }
+    assert_eq!((sink.batches(), deliverer.statistics().recorded), (vec![10], 10));
+    // Another process has never seen the whole.
+    let other = Deliverer::new(sink.clone());
+    other.take_flush("run", part(0..5), WAIT).await;
+    assert_eq!((sink.batches(), other.statistics().recorded), (vec![10, 5], 5));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,11 +1,27 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use durable_spans_model::Span;
-use serde_json::Value;
 
 use super::human;
 
-/// What a row says about attempts: how many an activity took, or which one this is.
+/// Shortest queue time that a line tells, since every attempt is queued for a moment.
+const NOTABLE_QUEUE: Duration = Duration::from_millis(20);
+
+/// The attempt that says nothing which its activity does not say: the only one, which ended as the
+/// activity did.
+pub(super) fn only<'a>(span: &Span, children: impl Iterator<Item = &'a Span>) -> Option<&'a Span> {
+    if kind(span)? != "activity" {
+        return None;
+    }
+    let mut attempts = children.filter(|child| kind(child) == Some("activity_attempt"));
+    let only = attempts.next()?;
+    let ended = span.end_timestamp.is_some() && only.end_timestamp.is_some();
+    let same = span.status == only.status && message(span) == message(only);
+    (attempts.next().is_none() && number(only) == Some(1) && ended && same).then_some(only)
+}
+
+/// What a row says about attempts: how many an activity took, or which one this is. For an activity
+/// that shares its row with its [`only`] attempt, how long that was queued.
 ///
 /// Attempts are counted by the highest number, because an attempt that died with its worker has
 /// left no span.
@@ -16,7 +32,8 @@ pub(super) fn summary<'a>(span: &Span, children: impl Iterator<Item = &'a Span>)
                 .filter(|child| kind(child) == Some("activity_attempt"))
                 .filter_map(number)
                 .collect();
-            let mut text = format!("attempts {}", numbers.last()?);
+            let last = numbers.last().filter(|last| **last > 1)?;
+            let mut text = format!("attempts {last}");
             for lost in gaps(&numbers) {
                 text.push_str(", ");
                 text.push_str(&lost);
@@ -25,14 +42,25 @@ pub(super) fn summary<'a>(span: &Span, children: impl Iterator<Item = &'a Span>)
         }
         "activity_attempt" => {
             let mut text = format!("attempt {}", number(span)?);
-            let queue_ms = span.metadata.get("temporal.queue_ms").and_then(Value::as_u64);
-            if let Some(queue_ms @ 1..) = queue_ms {
-                text.push_str(&format!(", queued {}", human(Duration::from_millis(queue_ms))));
+            if let Some(queued) = queued(span) {
+                text.push_str(", ");
+                text.push_str(&queued);
             }
             Some(text)
         }
         _ => None,
     }
+}
+
+/// How long an attempt was queued, if that is worth a word.
+pub(super) fn queued(attempt: &Span) -> Option<String> {
+    let queue_ms = attempt.metadata.get("temporal.queue_ms")?.as_u64()?;
+    let queue = Duration::from_millis(queue_ms);
+    (queue >= NOTABLE_QUEUE).then(|| format!("queued {}", human(queue)))
+}
+
+fn message(span: &Span) -> Option<&str> {
+    span.metadata.get("error_message")?.as_str()
 }
 
 fn kind(span: &Span) -> Option<&str> {

@@ -101,7 +101,7 @@ fn attempts_that_left_no_span_are_named_by_runs() {
     let plain = "act [STANDALONE] 1ms SUCCESS";
     let pending = "(parent pending)";
     assert_eq!(line(&[]), format!("{plain} {pending}"));
-    assert_eq!(line(&[1]), format!("{plain}, attempts 1 {pending}"));
+    assert_eq!(line(&[1]), format!("{plain} {pending}"));
     assert_eq!(line(&[1, 2, 3]), format!("{plain}, attempts 3 {pending}"));
     assert_eq!(
         line(&[5]),
@@ -123,15 +123,51 @@ fn only_attempts_of_an_activity_are_counted() {
     numberless.metadata.remove("temporal.attempt");
     let mut inner = span("inner", Some("act"), 0, Some(1));
     inner.metadata.insert("temporal.attempt".into(), 9.into());
-    let spans = [activity("act", "gone", 0, Some(1)), attempt("act", 1, 0), numberless, inner];
+    let second = attempt("act", 2, 0);
+    let spans = [activity("act", "gone", 0, Some(1)), second, numberless, inner];
     let text = render(&spans);
     assert!(
-        text.starts_with("act [STANDALONE] 1ms SUCCESS, attempts 1 (parent pending)\n"),
+        text.starts_with(
+            "act [STANDALONE] 1ms SUCCESS, attempts 2, attempt 1 lost with its worker (parent pending)\n"
+        ),
         "{text}"
     );
 
     let not_an_activity = [span("step", None, 0, Some(1)), attempt("step", 2, 0)];
     assert!(render(&not_an_activity).starts_with("step [STANDALONE] 1ms SUCCESS\n"));
+}
+
+#[test]
+fn an_activity_and_its_only_attempt_share_a_line_where_they_ended_alike() {
+    let lines = |activity: Span, attempt: Span| {
+        let inner = span("inner", Some("act#1"), 5, Some(1));
+        render(&[span("run", None, 0, Some(9)), activity, attempt, inner])
+    };
+    let done = || activity("act", "run", 0, Some(200));
+    let mut queued = attempt("act", 1, 1);
+    queued.metadata.insert("temporal.queue_ms".into(), 19.into());
+    let run = "run [STANDALONE] 9ms SUCCESS\n";
+    let inner = "    inner [STANDALONE] 1ms SUCCESS\n";
+    assert_eq!(
+        lines(done(), queued.clone()),
+        format!("{run}  act [STANDALONE] 200ms SUCCESS\n{inner}")
+    );
+    queued.metadata.insert("temporal.queue_ms".into(), 20.into());
+    assert_eq!(
+        lines(done(), queued),
+        format!("{run}  act [STANDALONE] 200ms SUCCESS, queued 20ms\n{inner}")
+    );
+    assert_eq!(
+        lines(failed(done(), "declined"), failed(attempt("act", 1, 1), "declined")),
+        format!("{run}  act [STANDALONE] 200ms ERROR: declined\n{inner}")
+    );
+
+    let open = activity("act", "run", 0, None);
+    let timed_out = failed(done(), "timed out");
+    for activity in [open, timed_out] {
+        let text = lines(activity, attempt("act", 1, 1));
+        assert!(text.contains("    act#1 [STANDALONE] 100ms SUCCESS, attempt 1\n"), "{text}");
+    }
 }
 
 #[test]

@@ -1,0 +1,85 @@
+use durable_spans_model::Timestamp;
+
+use crate::web::{queries::Stored, record::Record};
+
+/// The columns. Times are RFC 3339 in UTC; what is JSON stays JSON.
+pub(super) const HEAD: &str = "trace_id,id,parent_id,group_id,name,type,status,start,end,\
+    duration_ms,kind,attempt,queue_ms,tokens,cost,error_type,error_message,input,output,metadata\r\n";
+
+pub(super) fn write(spans: &[Stored]) -> String {
+    spans.iter().filter_map(row).collect()
+}
+
+fn row(span: &Stored) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct OfTrace {
+        trace_id: String,
+    }
+    let OfTrace { trace_id } = serde_json::from_str(&span.body).ok()?;
+    let record = Record::parse(&span.body).ok()?;
+    let usage = record.usage();
+    let time = |ns| Timestamp::from_unix_ns(ns).to_string();
+    let number = |key| record.number(key).map(|number| number.to_string()).unwrap_or_default();
+    let text = |key| cell(record.text(key).unwrap_or_default());
+    let raw = |part: Option<&serde_json::value::RawValue>| {
+        part.map(|part| cell(part.get())).unwrap_or_default()
+    };
+    let metadata = serde_json::to_string(&record.metadata).unwrap_or_default();
+    let duration = span.end_ns.map(|end| end.saturating_sub(span.start_ns) as f64 / 1e6);
+    let cells = [
+        cell(&trace_id),
+        cell(&record.id),
+        cell(record.parent_id.as_deref().unwrap_or_default()),
+        cell(record.group_id.as_deref().unwrap_or_default()),
+        cell(&record.name),
+        cell(record.span_type()),
+        cell(record.status()),
+        time(span.start_ns),
+        span.end_ns.map(time).unwrap_or_default(),
+        duration.map(|ms| ms.to_string()).unwrap_or_default(),
+        text("temporal.kind"),
+        number("temporal.attempt"),
+        number("temporal.queue_ms"),
+        if usage.tokens > 0 { usage.tokens.to_string() } else { String::new() },
+        if usage.cost > 0.0 { usage.cost.to_string() } else { String::new() },
+        text("error_type"),
+        text("error_message"),
+        raw(record.input),
+        raw(record.output),
+        cell(&metadata),
+    ];
+    Some(cells.join(",") + "\r\n")
+}
+
+/// Text for a cell. What a spreadsheet would take for a formula gets an apostrophe before it: spans
+/// come from anywhere.
+fn cell(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let guard = if formula { "'" } else { "" };
+    if formula || text.contains([',', '"', '\n', '\r']) {
+        format!("\"{guard}{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_quotes_what_needs_it_and_defuses_formulas() {
+        let body = r#"{"name":"=cmd()","id":"a","trace_id":"t","status":"ERROR",
+            "input":{"say":"\"hi\", he"},"metadata":{"error_message":"two\nlines","temporal.attempt":2}}"#;
+        let span = Stored { body: body.into(), start_ns: 0, end_ns: Some(1_500_000) };
+        let row = write(&[span]);
+        assert_eq!(
+            row,
+            "t,a,,,\"'=cmd()\",STANDALONE,ERROR,1970-01-01T00:00:00.000000+00:00,\
+             1970-01-01T00:00:00.001500+00:00,1.5,,2,,,,,\"two\nlines\",\
+             \"{\"\"say\"\":\"\"\\\"\"hi\\\"\", he\"\"}\",,\
+             \"{\"\"error_message\"\":\"\"two\\nlines\"\",\"\"temporal.attempt\"\":2}\"\r\n"
+        );
+        assert_eq!(HEAD.split(',').count(), 20);
+    }
+}

@@ -1,0 +1,84 @@
+//! A run that is reset goes on in the same trace.
+
+use durable_spans::Span;
+use temporalio_client::{
+    WorkflowGetResultOptions, WorkflowHandle, WorkflowSignalOptions, grpc::WorkflowService,
+    tonic::IntoRequest,
+};
+use temporalio_common::protos::temporal::api::{
+    common::v1::WorkflowExecution,
+    enums::v1::{EventType, ResetReapplyExcludeType},
+    workflowservice::v1::ResetWorkflowExecutionRequest,
+};
+
+use crate::{
+    harness::{Fleet, all_ended, named, of_workflow, unique, while_running},
+    workflows::{Paused, PausedRun, Work},
+};
+
+/// Resets to the workflow task with this number, from 1, and returns the new run's id.
+async fn reset(fleet: &Fleet, workflow_id: &str, run_id: &str, task: usize) -> String {
+    let events = fleet.events(workflow_id).await;
+    let mut tasks =
+        events.iter().filter(|event| event.event_type() == EventType::WorkflowTaskCompleted);
+    let request = ResetWorkflowExecutionRequest {
+        namespace: "default".into(),
+        workflow_execution: Some(WorkflowExecution {
+            workflow_id: workflow_id.into(),
+            run_id: run_id.into(),
+        }),
+        reason: "test".into(),
+        workflow_task_finish_event_id: tasks.nth(task - 1).unwrap().event_id,
+        request_id: unique("reset"),
+        reset_reapply_exclude_types: vec![ResetReapplyExcludeType::Signal.into()],
+        ..Default::default()
+    };
+    let mut connection = fleet.client.connection().clone();
+    let answer = connection.reset_workflow_execution(request.into_request()).await.unwrap();
+    answer.into_inner().run_id
+}
+
+async fn release(handle: &WorkflowHandle<temporalio_client::Client, PausedRun>) {
+    let options = WorkflowSignalOptions::default();
+    handle.signal(Paused::release, "go".to_owned(), options).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_run_goes_on_with_the_same_root_and_its_new_spans_are_told_apart() {
+    let fleet = Fleet::new("reset").await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work).register_workflow::<Paused>().unwrap();
+    let (original, reset_run) = while_running(fleet.worker(options), async {
+        let start = fleet.client.start_workflow(Paused::run, 2u32, fleet.start_options());
+        let handle = start.await.unwrap();
+        release(&handle).await;
+        release(&handle).await;
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        let (workflow_id, run_id) =
+            (handle.info().workflow_id.clone(), handle.run_id().unwrap().to_owned());
+        // The first task began the first step; the second one sees its activity's result.
+        let reset_run = reset(&fleet, &workflow_id, &run_id, 2).await;
+        let again = fleet.client.get_workflow_handle::<PausedRun>(workflow_id);
+        release(&again).await;
+        release(&again).await;
+        again.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        (run_id, reset_run)
+    })
+    .await;
+
+    let spans = of_workflow(&fleet.sink.spans());
+    assert!(all_ended(&spans));
+    let root = named(&spans, "Paused");
+    assert_eq!(root.metadata["temporal.run_id"], reset_run);
+    assert_eq!(root.metadata["temporal.reset_of_run_id"], original);
+    // Begun before the reset: the same spans go on.
+    for name in ["whole", "step 0"] {
+        assert_eq!(named(&spans, name).metadata["temporal.run_id"], reset_run);
+    }
+    // Begun after it: each branch has its own.
+    let steps: Vec<&Span> = spans.iter().filter(|span| span.name == "step 1").collect();
+    assert_eq!(steps.len(), 2);
+    assert_ne!(steps[0].id, steps[1].id);
+    let runs: Vec<_> = steps.iter().map(|span| span.metadata.get("temporal.run_id")).collect();
+    assert_eq!(runs, [None, Some(&reset_run.as_str().into())]);
+}
