@@ -36,14 +36,16 @@ pub fn place_stream(place: u64) -> String {
 /// So small that several groups fit into a command of a flush by a normal activity.
 const PACKED_GROUP_BYTES: usize = 256 * 1024;
 
-type Hook<F> = Option<Arc<F>>;
+type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
+type LastResort = Arc<dyn Fn(&str, &FlushGroup) + Send + Sync>;
+type Leaving = Arc<dyn Fn(&[Span]) + Send + Sync>;
 
 /// Who is told of a run's spans, besides the flush activity.
 #[derive(Clone, Default)]
 pub(crate) struct Hooks {
-    pub(crate) observer: Hook<dyn Fn(&FlushGroup) + Send + Sync>,
-    pub(crate) last_resort: Hook<dyn Fn(&str, &FlushGroup) + Send + Sync>,
-    pub(crate) leaving: Hook<dyn Fn(&[Span]) + Send + Sync>,
+    pub(crate) observer: Option<Observer>,
+    pub(crate) last_resort: Option<LastResort>,
+    pub(crate) leaving: Option<Leaving>,
 }
 
 /// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
