@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use durable_spans_activity::{
-    ActivityInterceptor, BreakerState, DeliverActivity, Deliverer, FlushActivity,
+    ActivityInterceptor, BreakerState, DeliverActivity, Deliverer, FanOut, FlushActivity,
     FlushPackedActivity, SpanSink, Statistics,
 };
 use durable_spans_model::FlushPolicy;
@@ -23,7 +23,7 @@ const SLOTS_FOR_WAITING_RUNS: usize = 1_000;
 /// See [`DurableSpans::courier_patience`].
 const COURIER_PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Tracing for a process: one sink, installed on its clients and workers.
+/// Tracing for a process: its sinks, installed on its clients and workers.
 ///
 /// ```
 /// use durable_spans::{DurableSpans, MemorySink};
@@ -34,10 +34,10 @@ const COURIER_PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// spans.install_client(&mut options);
 /// ```
 ///
-/// Cloning gives another handle to the same sink, queue and counts.
+/// Cloning gives another handle to the same sinks, queues and counts.
 #[derive(Clone)]
 pub struct DurableSpans {
-    deliverer: Deliverer,
+    deliverer: FanOut,
     egress: Option<String>,
     timetable: Timetable,
     policy: FlushPolicy,
@@ -81,7 +81,7 @@ impl DurableSpans {
 
     fn of(deliverer: Deliverer) -> Self {
         Self {
-            deliverer,
+            deliverer: deliverer.into(),
             egress: None,
             timetable: Timetable::new(),
             policy: FlushPolicy::new(),
@@ -90,6 +90,22 @@ impl DurableSpans {
             linked_generations: false,
             courier_patience: COURIER_PATIENCE,
         }
+    }
+
+    /// Delivers to another sink, too. Each has a queue of its own, so that a slow one holds none back;
+    /// a run is done with its spans when every sink has them. See
+    /// [`FanOut`](durable_spans_activity::FanOut).
+    ///
+    /// ```
+    /// use durable_spans::{DurableSpans, MemorySink, SpanSink, StdoutSink, SpanStatus};
+    ///
+    /// let failures = StdoutSink::new().filter(|span| span.status == SpanStatus::Error);
+    /// let spans = DurableSpans::new(MemorySink::new()).also(failures);
+    /// ```
+    #[must_use]
+    pub fn also(mut self, sink: impl SpanSink) -> Self {
+        self.deliverer = self.deliverer.and(sink);
+        self
     }
 
     /// Says which runs are traced, by their start time. **A fleet with runs in flight needs**
@@ -151,11 +167,19 @@ impl DurableSpans {
     ///
     /// # Errors
     ///
-    /// When neither a workflow nor an activity is registered.
+    /// When neither a workflow nor an activity is registered, or when a process that was said to
+    /// deliver [`through`](Self::through) others has a sink as well.
     pub fn install(&self, options: &mut WorkerOptions) -> Result<(), InstallError> {
+        if self.deliverer.is_contradictory() {
+            let reason = "a process that delivers through others has no sinks: give them to the \
+                          process of the egress worker";
+            return Err(InstallError { reason: reason.to_owned() });
+        }
         let tasks = options
             .to_core_options(String::new(), String::new())
-            .map_err(|reason| InstallError { reason })?
+            .map_err(|reason| InstallError {
+                reason: format!("{reason} (call install last, after registering both)"),
+            })?
             .task_types;
         options.activity_inbound_interceptor(ActivityInterceptor::new(self.deliverer.clone()));
         if tasks.enable_workflows {
@@ -215,12 +239,18 @@ impl DurableSpans {
         options.workflow_interceptor(self.workflow_tracing().interceptor());
     }
 
-    /// What became of the spans of this process so far.
+    /// What became of the spans of this process so far for each sink, by the sink's name.
+    pub fn statistics_by_sink(&self) -> Vec<(String, Statistics)> {
+        self.deliverer.by_sink()
+    }
+
+    /// What became of the spans of this process so far. With several sinks, each span counts once for
+    /// each of them.
     pub fn statistics(&self) -> Statistics {
         self.deliverer.statistics()
     }
 
-    /// Whether the sink is waited for, or known to be down.
+    /// Whether the sink is waited for, or known to be down; of several, the worst one.
     pub fn breaker(&self) -> BreakerState {
         self.deliverer.breaker()
     }
@@ -247,7 +277,7 @@ impl DurableSpans {
 
 /// The worker's options are not ready for [`DurableSpans::install`].
 #[derive(Debug, thiserror::Error)]
-#[error("cannot trace this worker: {reason} (call install last, after registering both)")]
+#[error("cannot trace this worker: {reason}")]
 pub struct InstallError {
     reason: String,
 }
@@ -302,6 +332,14 @@ fn without_activity_slots(tuner: &mut WorkerTuner) {
 mod tests {
     use super::*;
     use durable_spans_activity::MemorySink;
+
+    #[test]
+    fn sinks_in_a_process_that_delivers_through_others_are_refused_with_the_remedy() {
+        let spans = DurableSpans::through("egress").also(MemorySink::new());
+        let mut options = WorkerOptions::new("queue").build();
+        let error = spans.install(&mut options).unwrap_err().to_string();
+        assert!(error.ends_with("give them to the process of the egress worker"), "{error}");
+    }
 
     #[test]
     fn a_worker_without_anything_registered_is_refused_with_the_remedy() {

@@ -85,8 +85,10 @@ pub use backfill::{
 pub use client::new_trace;
 pub use doctor::{Doctor, ExamineError, Finding, Verdict};
 pub use durable_spans_activity::{
-    ActivitySpan, BreakerState, DropReason, EncodedSpan, InvalidSgpOptions, MemorySink, SgpOptions,
-    SgpSink, SinkError, SpanBatch, SpanSink, Statistics, current_context, current_span, in_trace,
+    ActivitySpan, BreakerState, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions,
+    MemorySink, OpenAiOptions, OpenAiSink, OpperOptions, OpperSink, OtlpOptions, OtlpProtocol,
+    OtlpSink, Repeats, SgpClient, SgpOptions, SgpPage, SgpSearch, SgpSink, SinkError, SpanBatch,
+    SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace,
 };
 pub use durable_spans_model::{
     ErrorCategory, FlushPolicy, InvalidSpan, Span, SpanError, SpanId, SpanStatus, SpanType,

@@ -1,9 +1,13 @@
 use std::{
     fmt,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
+use metrics::SharedString;
 use tokio::sync::watch;
 
 use crate::sink_error::SinkError;
@@ -51,13 +55,19 @@ impl fmt::Display for BreakerState {
 /// key, after a failure that asks for a pause of 0.9 seconds or more, and when somebody's waiting
 /// budget ran out, so that a sink that hangs opens it before any HTTP timeout.
 pub(crate) struct Breaker {
+    /// Name of the sink.
+    sink: SharedString,
     state: watch::Sender<BreakerState>,
     failures: AtomicU32,
 }
 
 impl Breaker {
-    pub(crate) fn new() -> Self {
-        Self { state: watch::Sender::new(BreakerState::Closed), failures: AtomicU32::new(0) }
+    pub(crate) fn new(sink: &str) -> Self {
+        Self {
+            sink: SharedString::from(Arc::<str>::from(sink)),
+            state: watch::Sender::new(BreakerState::Closed),
+            failures: AtomicU32::new(0),
+        }
     }
 
     pub(crate) fn state(&self) -> BreakerState {
@@ -84,38 +94,41 @@ impl Breaker {
 
     /// The sink has answered, be it with a refusal of spans.
     pub(crate) fn answered(&self) {
+        let sink = &*self.sink;
         self.failures.store(0, Ordering::Relaxed);
         if self.change(BreakerState::Closed) != BreakerState::Closed {
-            tracing::info!(breaker = %BreakerState::Closed, "the sink answers again");
+            tracing::info!(sink, breaker = %BreakerState::Closed, "the sink answers again");
         }
     }
 
     /// A request failed for no fault of the spans; the next one goes out after `pause`.
     pub(crate) fn failed(&self, error: &SinkError, pause: Duration) {
+        let sink = &*self.sink;
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         let hopeless = error.is_credentials() || pause >= LONG_PAUSE;
         let state = self.state();
         if state == BreakerState::Closed && failures < FAILURES && !hopeless {
-            tracing::debug!(%error, ?pause, failures, "the sink did not take a batch");
+            tracing::debug!(sink, %error, ?pause, failures, "the sink did not take a batch");
             return;
         }
         self.change(BreakerState::Open);
         if state == BreakerState::Closed {
             tracing::warn!(
-                %error, ?pause, failures, breaker = %BreakerState::Open,
+                sink, %error, ?pause, failures, breaker = %BreakerState::Open,
                 "the sink is down; spans are kept and sent again, nobody waits for it"
             );
         } else {
-            tracing::debug!(%error, ?pause, failures, "the sink is still down");
+            tracing::debug!(sink, %error, ?pause, failures, "the sink is still down");
         }
     }
 
     /// Somebody waited for `budget` in vain.
     pub(crate) fn overrun(&self, budget: Duration) {
+        let sink = &*self.sink;
         if self.is_closed() {
             self.change(BreakerState::Open);
             tracing::warn!(
-                ?budget, breaker = %BreakerState::Open,
+                sink, ?budget, breaker = %BreakerState::Open,
                 "the sink did not confirm spans in time; nobody waits for it until it answers"
             );
         }
@@ -126,8 +139,10 @@ impl Breaker {
         let before = self.state.send_replace(to);
         if before != to {
             let up = if to == BreakerState::Closed { 1.0 } else { 0.0 };
-            metrics::gauge!("durable_spans_sink_up").set(up);
-            metrics::counter!("durable_spans_breaker_changes", "to" => to.as_str()).increment(1);
+            let sink = || self.sink.clone();
+            metrics::gauge!("durable_spans_sink_up", "sink" => sink()).set(up);
+            metrics::counter!("durable_spans_breaker_changes", "sink" => sink(), "to" => to.as_str())
+                .increment(1);
         }
         before
     }
@@ -145,7 +160,7 @@ mod tests {
 
     #[test]
     fn three_failures_in_a_row_open_it_and_an_answer_in_between_counts_anew() {
-        let breaker = Breaker::new();
+        let breaker = Breaker::new("sgp");
         for _ in 0..2 {
             breaker.failed(&down(), SHORT);
         }
@@ -166,7 +181,7 @@ mod tests {
             &|breaker| breaker.overrun(SHORT),
         ];
         for open in openings {
-            let breaker = Breaker::new();
+            let breaker = Breaker::new("sgp");
             open(&breaker);
             assert_eq!(breaker.state(), BreakerState::Open);
         }
@@ -174,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_probe_closes_it_or_opens_it_again() {
-        let breaker = Breaker::new();
+        let breaker = Breaker::new("sgp");
         breaker.overrun(SHORT);
         for _ in 0..2 {
             breaker.attempt();

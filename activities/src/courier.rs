@@ -10,7 +10,7 @@ use temporalio_sdk::activities::{
 };
 use tokio::sync::Semaphore;
 
-use crate::Deliverer;
+use crate::FanOut;
 
 /// How many couriers a worker serves at once, so that users' slots for local activities stay free.
 const AT_WORK: usize = 5;
@@ -24,15 +24,15 @@ const TRY_WAIT: Duration = Duration::from_secs(3);
 /// work, it answers at once that the courier shall try again later. A courier that has waited for
 /// longer than its patience is told to give up; what it carries is then dropped and counted.
 pub struct DeliverActivity {
-    deliverer: Deliverer,
+    deliverer: FanOut,
     patience: Duration,
     at_work: Semaphore,
 }
 
 impl DeliverActivity {
     /// The activity that delivers through `deliverer`, and lets couriers try for `patience`.
-    pub fn new(deliverer: Deliverer, patience: Duration) -> Self {
-        Self { deliverer, patience, at_work: Semaphore::new(AT_WORK) }
+    pub fn new(deliverer: impl Into<FanOut>, patience: Duration) -> Self {
+        Self { deliverer: deliverer.into(), patience, at_work: Semaphore::new(AT_WORK) }
     }
 
     async fn deliver(&self, input: RawValue) -> Result<Delivery, ActivityError> {

@@ -4,18 +4,20 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use backon::{ExponentialBuilder, Retryable};
-use durable_spans_model::Span;
+use durable_spans_model::{Span, Timestamp};
 use durable_spans_workflow::{Acknowledgement, FlushGroup};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{
     breaker::{Breaker, BreakerState},
+    contract::Contract,
     parcel::{Parcel, ParcelKey},
-    sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink},
+    sent::Sent,
+    sink::{EncodedSpan, SpanBatch, SpanSink},
     sink_error::SinkError,
     statistics::{Counts, DropReason, Statistics},
 };
@@ -40,8 +42,11 @@ pub struct Deliverer {
 }
 
 struct Shared {
+    /// For logs and metrics.
+    name: String,
     /// `None` where all is left to couriers and to other processes.
     sink: Option<Box<dyn SpanSink>>,
+    contract: Contract,
     state: Mutex<State>,
     /// Tells the delivering task that there is work.
     arrived: Notify,
@@ -63,6 +68,7 @@ struct State {
     counts: Counts,
     parcels: HashMap<ParcelKey, Arc<Parcel>>,
     parcel_order: VecDeque<ParcelKey>,
+    sent: Sent,
     task: Option<JoinHandle<()>>,
 }
 
@@ -81,6 +87,8 @@ pub(crate) struct Taken {
     pub(crate) refused: usize,
     /// Bytes of JSON of the groups that were not delivered.
     pub(crate) undelivered_bytes: usize,
+    /// The same for each of these groups.
+    pub(crate) undelivered: Vec<(Acknowledgement, usize)>,
     /// Whether the sink is known to be down.
     pub(crate) sink_is_down: bool,
 }
@@ -94,27 +102,45 @@ impl Deliverer {
     /// A deliverer to `sink`. Its task starts with the first span, on the runtime that hands it
     /// over.
     pub fn new(sink: impl SpanSink) -> Self {
-        Self::of(Some(Box::new(sink)))
+        let name = sink.name().to_owned();
+        Self::named(name, sink)
+    }
+
+    /// The same under another name, to tell two sinks of one kind apart.
+    pub(crate) fn named(name: String, sink: impl SpanSink) -> Self {
+        let contract = sink.contract();
+        Self::of(name, contract, Some(Box::new(sink)))
     }
 
     /// For a process that may not reach the network: takes nothing, so that runs flush elsewhere.
     /// What has no other way, the spans of this process's activities, is counted as dropped.
     pub fn without_sink() -> Self {
-        Self::of(None)
+        Self::of("none".to_owned(), Contract::upsert(), None)
     }
 
-    fn of(sink: Option<Box<dyn SpanSink>>) -> Self {
+    fn of(name: String, contract: Contract, sink: Option<Box<dyn SpanSink>>) -> Self {
+        let state = State { counts: Counts::new(&name), ..State::default() };
         Self {
             shared: Arc::new(Shared {
                 sink,
-                state: Mutex::default(),
+                contract,
+                state: Mutex::new(state),
                 arrived: Notify::new(),
                 given_up: Notify::new(),
                 settled: Notify::new(),
-                breaker: Breaker::new(),
-                batch_bytes: AtomicUsize::new(MAX_BATCH_BYTES),
+                breaker: Breaker::new(&name),
+                batch_bytes: AtomicUsize::new(contract.max_batch_bytes()),
+                name,
             }),
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    pub(crate) fn has_sink(&self) -> bool {
+        self.shared.sink.is_some()
     }
 
     /// What became of the spans so far.
@@ -158,6 +184,7 @@ impl Deliverer {
         groups: Vec<FlushGroup>,
         wait: Duration,
     ) -> Taken {
+        let start = Instant::now();
         let mut taken = Taken::default();
         let mut parcels: Vec<(Acknowledgement, Arc<Parcel>)> = Vec::new();
         for group in groups {
@@ -169,21 +196,22 @@ impl Deliverer {
             let key = ParcelKey::new(run_id, acknowledgement);
             match self.enqueue(Some(key), group.spans, false) {
                 Ok(parcel) => parcels.push((acknowledgement, parcel)),
-                Err(NoRoom { bytes }) => taken.undelivered_bytes += bytes,
+                Err(NoRoom { bytes }) => taken.undelivered.push((acknowledgement, bytes)),
             }
         }
         if !wait.is_zero() {
             let awaited: Vec<_> = parcels.iter().map(|(_, parcel)| parcel.clone()).collect();
-            self.wait_for(awaited, wait).await;
+            self.wait_for(awaited, start, wait).await;
         }
         for (acknowledgement, parcel) in parcels {
             if parcel.is_settled() {
                 taken.delivered.push(acknowledgement);
                 taken.refused += parcel.refused();
             } else {
-                taken.undelivered_bytes += parcel.bytes();
+                taken.undelivered.push((acknowledgement, parcel.bytes()));
             }
         }
+        taken.undelivered_bytes = taken.undelivered.iter().map(|(_, bytes)| bytes).sum();
         taken.sink_is_down = self.shared.sink.is_none() || !self.shared.breaker.is_closed();
         taken
     }
@@ -224,8 +252,9 @@ impl Deliverer {
 
     /// Takes one span of an activity, and waits up to `wait` for its delivery.
     pub(crate) async fn take_span(&self, span: Span, wait: Duration) {
+        let start = Instant::now();
         if let Ok(parcel) = self.enqueue(None, vec![span], true) {
-            self.wait_for(vec![parcel], wait).await;
+            self.wait_for(vec![parcel], start, wait).await;
         }
     }
 
@@ -239,9 +268,11 @@ impl Deliverer {
     ) -> Result<Arc<Parcel>, NoRoom> {
         let ended = ended(&spans);
         // Encoding outside of the lock: it is the expensive part.
-        let spans: Vec<_> =
-            spans.into_iter().map(|span| Arc::new(EncodedSpan::new(span))).collect();
-        let bytes: usize = spans.iter().map(|span| span.encoded_len()).sum();
+        let spans: Vec<_> = spans.into_iter().map(EncodedSpan::new).collect();
+        // As a courier would carry them: whole.
+        let bytes: usize = spans.iter().map(EncodedSpan::encoded_len).sum();
+        let spans = self.shared.contract.admit(spans);
+        let queued_bytes: usize = spans.iter().map(|span| span.encoded_len()).sum();
         let parcel = Arc::new(Parcel::new(&spans, bytes));
 
         let mut state = self.shared.lock();
@@ -255,7 +286,7 @@ impl Deliverer {
         };
         let counted = if fresh { ended } else { 0 };
         // What is larger than the whole queue must fit in once, too.
-        let full = state.queue_bytes > 0 && state.queue_bytes + bytes > MAX_QUEUE_BYTES;
+        let full = state.queue_bytes > 0 && state.queue_bytes + queued_bytes > MAX_QUEUE_BYTES;
         let refusal = match self.shared.sink {
             None => Some(DropReason::NoSink),
             Some(_) => full.then_some(DropReason::QueueFull),
@@ -265,12 +296,13 @@ impl Deliverer {
                 state.counts.refused(reason, counted);
                 drop(state);
                 let reason = reason.as_str();
-                tracing::warn!(spans = ended, reason, "spans dropped: no room for them here");
+                let sink = &*self.shared.name;
+                tracing::warn!(sink, spans = ended, reason, "spans dropped: no room for them here");
             }
             return Err(NoRoom { bytes });
         }
         state.counts.queued(counted);
-        state.queue_bytes += bytes;
+        state.queue_bytes += queued_bytes;
         state.unsettled += spans.len();
         state.queue.extend(spans.into_iter().map(|span| Item {
             counted: fresh && span.span().end_timestamp.is_some(),
@@ -293,13 +325,18 @@ impl Deliverer {
         }
     }
 
-    async fn wait_for(&self, parcels: Vec<Arc<Parcel>>, wait: Duration) {
+    /// Waits until `start + wait`; what was spent before counts.
+    async fn wait_for(&self, parcels: Vec<Arc<Parcel>>, start: Instant, wait: Duration) {
+        if start.elapsed() >= wait {
+            // Not the sink's fault.
+            return;
+        }
         let all = async {
             for parcel in &parcels {
                 parcel.settled().await;
             }
         };
-        let outcome = tokio::time::timeout(wait, async {
+        let outcome = tokio::time::timeout_at(start + wait, async {
             tokio::select! {
                 () = all => {}
                 // Known to be down: those who wait already stop waiting, too.
@@ -322,7 +359,7 @@ impl Shared {
         let mut state = self.lock();
         let most = self.batch_bytes.load(Ordering::Relaxed);
         let mut bytes = 0;
-        let fitting = state.queue.iter().take(MAX_BATCH_SPANS).take_while(|item| {
+        let fitting = state.queue.iter().take(self.contract.max_batch_spans()).take_while(|item| {
             bytes += item.span.encoded_len() + 1;
             bytes <= most
         });
@@ -333,11 +370,72 @@ impl Shared {
         batch
     }
 
+    /// What of a batch shall be sent: not what the sink is known not to keep, and not what it has
+    /// and must not get twice.
+    fn to_be_sent(&self, items: Vec<Item>) -> Vec<Item> {
+        let now = Timestamp::from(SystemTime::now());
+        let refusal = |item: &Item| self.contract.refusal(item.span.span(), now);
+        let (refused, mut items): (Vec<_>, Vec<_>) =
+            items.into_iter().partition(|item| refusal(item).is_some());
+        for item in refused {
+            if let Some((reason, error)) = refusal(&item) {
+                self.drop_item(item, reason, &error);
+            }
+        }
+        if self.contract.remembers_sent() {
+            let state = self.lock();
+            let (again, new): (Vec<_>, Vec<_>) =
+                items.into_iter().partition(|item| state.sent.contains(item.span.span()));
+            drop(state);
+            self.settle(&again, None);
+            items = new;
+        }
+        items
+    }
+
+    fn drop_item(&self, item: Item, reason: DropReason, error: &dyn std::error::Error) {
+        let span = item.span.span();
+        tracing::warn!(
+            sink = self.name,
+            span_id = %span.id,
+            trace_id = %span.trace_id,
+            name = span.name,
+            reason = reason.as_str(),
+            %error,
+            "span dropped: the sink refuses it"
+        );
+        self.settle(&[item], Some(reason));
+    }
+
+    /// Some of the spans were rejected, nobody knows which: the counts are true, and that is all that
+    /// can be.
+    fn settle_partly(&self, mut items: Vec<Item>, error: &SinkError) {
+        let reason = DropReason::Rejected;
+        let rejected =
+            error.rejected_spans().map_or(0, |spans| usize::try_from(spans).unwrap_or(usize::MAX));
+        let taken = items.len().saturating_sub(rejected);
+        let rejected = items.split_off(taken);
+        tracing::warn!(
+            sink = self.name,
+            spans = rejected.len(),
+            reason = reason.as_str(),
+            %error,
+            "spans dropped: the sink rejected some of a batch and does not say which"
+        );
+        self.settle(&items, None);
+        // These may be the ones that were stored.
+        rejected.iter().for_each(|item| self.lock().sent.insert(item.span.span()));
+        self.settle(&rejected, Some(reason));
+    }
+
     fn settle(&self, items: &[Item], dropped: Option<DropReason>) {
         let counted = items.iter().filter(|item| item.counted).count() as u64;
         let mut state = self.lock();
         state.counts.settled(dropped, counted);
         state.unsettled -= items.len();
+        if dropped.is_none() && self.contract.remembers_sent() {
+            items.iter().for_each(|item| state.sent.insert(item.span.span()));
+        }
         drop(state);
         for item in items {
             if dropped.is_some() && item.span.span().end_timestamp.is_some() {
@@ -400,7 +498,7 @@ impl Drop for InFlight<'_> {
 /// Delivers a batch. If the sink refuses it for the sake of some span, halves it until that span
 /// stands alone, and drops that one only.
 async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
-    let mut way = InFlight { shared, parts: [items].into() };
+    let mut way = InFlight { shared, parts: [shared.to_be_sent(items)].into() };
     while let Some(items) = way.parts.front_mut() {
         let expired: Vec<Item> = items.extract_if(.., |item| item.parcel.is_given_up()).collect();
         shared.settle(&expired, Some(DropReason::Expired));
@@ -413,6 +511,7 @@ async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
         let Some(mut items) = way.parts.pop_front() else { return };
         match result {
             Ok(()) => shared.settle(&items, None),
+            Err(error) if error.rejected_spans().is_some() => shared.settle_partly(items, &error),
             Err(error) if items.len() > 1 => {
                 if error.is_too_large() {
                     let half = (batch.encoded_len() / 2).max(SMALLEST_BATCH_BYTES);
@@ -423,18 +522,9 @@ async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
                 way.parts.push_front(items);
             }
             Err(error) => {
-                for item in &items {
-                    let span = item.span.span();
-                    tracing::warn!(
-                        span_id = %span.id,
-                        trace_id = %span.trace_id,
-                        name = span.name,
-                        reason = DropReason::Rejected.as_str(),
-                        %error,
-                        "span dropped: the sink refuses it"
-                    );
+                for item in items {
+                    shared.drop_item(item, DropReason::Rejected, &error);
                 }
-                shared.settle(&items, Some(DropReason::Rejected));
             }
         }
     }
@@ -481,5 +571,7 @@ fn newest_records(items: &[Item]) -> Vec<Arc<EncodedSpan>> {
     newest.map(|(_, item)| item.span.clone()).collect()
 }
 
+#[cfg(test)]
+mod contract_tests;
 #[cfg(test)]
 mod tests;

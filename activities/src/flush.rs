@@ -12,7 +12,7 @@ use temporalio_sdk::activities::{
     ActivityContext, ActivityDefinitions, ActivityError, ActivityImplementer, ExecutableActivity,
 };
 
-use crate::{Deliverer, DropReason, deliverer::Taken};
+use crate::{DropReason, FanOut, deliverer::Taken};
 
 /// Bytes of JSON that a run which goes on may keep while the sink is down. A courier takes more.
 const KEPT_BYTES: usize = 4_000_000;
@@ -23,29 +23,29 @@ const PACKED_WAIT: Duration = Duration::from_secs(3);
 /// How long the flush at a run's close waits for the sink.
 const CLOSING_WAIT: Duration = Duration::from_millis(900);
 
-/// Registers the flush activity. Made by [`Deliverer`]; the crate `durable-spans` installs it.
+/// Registers the flush activity. The crate `durable-spans` installs it.
 ///
 /// It runs as a local activity: mid-run it hands the spans over and answers at once, at the close
 /// of a run it waits for the sink, for 0.9 seconds at most.
 pub struct FlushActivity {
-    deliverer: Deliverer,
+    deliverer: FanOut,
 }
 
 impl FlushActivity {
     /// The flush activity that delivers through `deliverer`.
-    pub fn new(deliverer: Deliverer) -> Self {
-        Self { deliverer }
+    pub fn new(deliverer: impl Into<FanOut>) -> Self {
+        Self { deliverer: deliverer.into() }
     }
 
     async fn flush(&self, ctx: ActivityContext, request: FlushRequest) -> FlushReply {
-        let wait = if request.closing { CLOSING_WAIT } else { Duration::ZERO };
+        let wait = if request.closing { closing_wait(&ctx) } else { Duration::ZERO };
         flush(&self.deliverer, &ctx, request, 0, wait).await
     }
 }
 
 /// `left_bytes` are those that the run keeps for want of room in its command.
 async fn flush(
-    deliverer: &Deliverer,
+    deliverer: &FanOut,
     ctx: &ActivityContext,
     request: FlushRequest,
     left_bytes: usize,
@@ -74,16 +74,16 @@ async fn flush(
     FlushReply { acknowledged: taken.delivered, couriers, refused }
 }
 
-/// Registers the normal activity that flushes for workers which may not reach the network. Made by
-/// [`Deliverer`]; the crate `durable-spans` installs it.
+/// Registers the normal activity that flushes for workers which may not reach the network. The
+/// crate `durable-spans` installs it.
 pub struct FlushPackedActivity {
-    deliverer: Deliverer,
+    deliverer: FanOut,
 }
 
 impl FlushPackedActivity {
     /// The activity that delivers through `deliverer`.
-    pub fn new(deliverer: Deliverer) -> Self {
-        Self { deliverer }
+    pub fn new(deliverer: impl Into<FanOut>) -> Self {
+        Self { deliverer: deliverer.into() }
     }
 
     async fn flush(
@@ -94,10 +94,16 @@ impl FlushPackedActivity {
         let PackedFlush { closing, dropped, left_bytes } =
             Freight::note(&input).map_err(ApplicationFailure::non_retryable)?;
         let freight = Freight::unpack(&input).map_err(ApplicationFailure::non_retryable)?;
-        let wait = if closing { CLOSING_WAIT } else { PACKED_WAIT };
+        let wait = if closing { closing_wait(&ctx) } else { PACKED_WAIT };
         let request = FlushRequest { closing, dropped, groups: freight.groups };
         Ok(flush(&self.deliverer, &ctx, request, left_bytes, wait).await)
     }
+}
+
+/// What is left of the wait at a close: the time until the activity began counts.
+fn closing_wait(ctx: &ActivityContext) -> Duration {
+    let elapsed = ctx.info().scheduled_time.and_then(|scheduled| scheduled.elapsed().ok());
+    CLOSING_WAIT.saturating_sub(elapsed.unwrap_or_default())
 }
 
 /// How many couriers shall take what was not delivered: a run that closes cannot keep it, and one

@@ -21,7 +21,7 @@ use temporalio_sdk::{
 };
 
 use crate::{
-    Deliverer,
+    FanOut,
     current::{ActivitySpan, in_activity_span, in_trace},
 };
 
@@ -35,13 +35,13 @@ const CONFIRMATION_WAIT: Duration = Duration::from_millis(250);
 /// and, if the sink answers, confirmed before the activity's result is reported, within 250 ms. An
 /// attempt that is killed with its worker has no span: it is a gap in the numbers.
 pub struct ActivityInterceptor {
-    deliverer: Deliverer,
+    deliverer: FanOut,
 }
 
 impl ActivityInterceptor {
     /// An interceptor that delivers through `deliverer`.
-    pub fn new(deliverer: Deliverer) -> Self {
-        Self { deliverer }
+    pub fn new(deliverer: impl Into<FanOut>) -> Self {
+        Self { deliverer: deliverer.into() }
     }
 
     async fn traced(

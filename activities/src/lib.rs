@@ -1,9 +1,12 @@
 //! Delivers spans.
 //!
-//! - [`SpanSink`] is where spans go: [`SgpSink`] for Scale's SGP spans API, [`MemorySink`] for
-//!   tests, or one of your own.
+//! - [`SpanSink`] is where spans go: [`SgpSink`] for Scale's SGP spans API, [`OtlpSink`] for what takes
+//!   OpenTelemetry, [`OpenAiSink`], [`OpperSink`], [`FileSink`], [`StdoutSink`], [`MemorySink`] for
+//!   tests, or one of your own. Its [`Contract`] says what it does with what it is given.
 //! - [`Deliverer`] queues spans and sends them in batches, again and again until the sink takes
-//!   them. [`Statistics`] says what became of them, [`BreakerState`] whether the sink is waited for.
+//!   them; [`FanOut`] does so for several sinks. [`Statistics`] says what became of them,
+//!   [`BreakerState`] whether the sink is waited for.
+//! - [`SgpClient`] reads back what SGP has stored.
 //! - [`FlushActivity`] is how a run's spans leave the workflow, [`DeliverActivity`] how couriers
 //!   deliver what it could not; [`ActivityInterceptor`] makes a span of each attempt of an activity.
 //! - [`current_span`] gives activity code its span; [`in_trace`] gives client code a trace.
@@ -19,30 +22,45 @@
 //! assert!(sink.spans().is_empty());
 //! ```
 
+mod adapters;
 mod breaker;
+mod contract;
 mod courier;
 mod current;
 mod deliverer;
+mod fan_out;
 mod flush;
+mod http;
 mod interceptor;
-mod memory;
+mod options;
 mod parcel;
-mod sgp;
-mod sgp_options;
-mod sgp_search;
+mod sent;
 mod sink;
 mod sink_error;
+mod sinks;
 mod statistics;
 
+pub use adapters::{Filter, Map};
 pub use breaker::BreakerState;
+pub use contract::{Contract, Repeats};
 pub use courier::DeliverActivity;
 pub use current::{ActivitySpan, current_context, current_span, in_trace};
 pub use deliverer::Deliverer;
+pub use fan_out::FanOut;
 pub use flush::{FlushActivity, FlushPackedActivity};
 pub use interceptor::ActivityInterceptor;
-pub use memory::MemorySink;
-pub use sgp::SgpSink;
-pub use sgp_options::{InvalidSgpOptions, SgpOptions};
+pub use options::InvalidOptions;
 pub use sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink};
 pub use sink_error::SinkError;
+pub use sinks::{
+    file::FileSink,
+    memory::MemorySink,
+    openai::{OpenAiOptions, OpenAiSink},
+    opper::{OpperOptions, OpperSink},
+    otlp::{OtlpOptions, OtlpProtocol, OtlpSink},
+    sgp::SgpSink,
+    sgp_client::{SgpClient, SgpPage, SgpSearch},
+    sgp_options::SgpOptions,
+    stdout::StdoutSink,
+};
 pub use statistics::{DropReason, Statistics};

@@ -3,29 +3,33 @@ use std::{collections::HashSet, fmt, sync::Arc};
 use durable_spans_model::{Span, SpanId, TraceId};
 use futures::{FutureExt, future, future::BoxFuture};
 
-use crate::SinkError;
+use crate::{
+    Contract, SinkError,
+    adapters::{Filter, Map},
+};
 
-/// Most spans that go to a sink in one call. SGP takes up to 1000.
+/// Most spans that go to a sink in one call, if its contract does not say. SGP takes up to 1000.
 pub const MAX_BATCH_SPANS: usize = 500;
 
-/// Most bytes of encoded spans that go to a sink in one call, before compression. A single span
-/// that is larger goes alone.
+/// Most bytes of encoded spans that go to a sink in one call, before compression, if its contract
+/// does not say. A single span that is larger goes alone.
 pub const MAX_BATCH_BYTES: usize = 1_000_000;
 
 /// Takes spans to where they are kept.
 ///
-/// Implement it to send spans elsewhere than to SGP. Retrying, splitting a refused batch and
-/// pausing while the sink is down are done by the caller; a sink makes one attempt and says what
-/// came of it.
+/// Implement it to send spans elsewhere than to the sinks that there are. Retrying, splitting a
+/// refused batch and pausing while the sink is down are done by the caller; a sink makes one
+/// attempt and says what came of it. One that says nothing about itself gets each span once, when
+/// it has ended:
 ///
 /// ```
 /// use durable_spans_activity::{SinkError, SpanBatch, SpanSink};
 /// use futures::future::BoxFuture;
 ///
 /// /// Prints each span as a line of JSON.
-/// struct Stdout;
+/// struct Print;
 ///
-/// impl SpanSink for Stdout {
+/// impl SpanSink for Print {
 ///     fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
 ///         Box::pin(async move {
 ///             for span in batch.encoded() {
@@ -39,10 +43,8 @@ pub const MAX_BATCH_BYTES: usize = 1_000_000;
 pub trait SpanSink: Send + Sync + 'static {
     /// Stores the spans of the batch, all or none.
     ///
-    /// Must be idempotent: a span is keyed by `(trace_id, id)`, and one that is sent again replaces
-    /// the earlier one, save that a completed span is better kept over an open one (without
-    /// `end_timestamp`). The same spans are sent again, perhaps in other batches, whenever an
-    /// acknowledgement was lost.
+    /// The same spans are sent again, perhaps in other batches, whenever an acknowledgement was
+    /// lost. What comes of that is what [`contract`](Self::contract) says.
     ///
     /// Calls come one at a time from each place where the sink is installed, and overlap if it is
     /// shared by several. The future may be dropped before it ends; the batch may then have been
@@ -72,33 +74,84 @@ pub trait SpanSink: Send + Sync + 'static {
         let _ = trace_id;
         future::ready(Ok(None)).boxed()
     }
+
+    /// What the sink does with what it is given. Read once, when the sink is installed. Default:
+    /// [`Contract::append_only`].
+    fn contract(&self) -> Contract {
+        Contract::default()
+    }
+
+    /// A short name for logs and metrics, to tell several sinks apart. Default: `sink`.
+    fn name(&self) -> &str {
+        "sink"
+    }
+
+    /// The same sink for those spans only for which `keep` says yes. The others count as delivered.
+    ///
+    /// Spans are judged when they have ended, so the sink gets no open ones: else a span could be
+    /// announced and never end. A span whose parent is left out names a parent that is not there.
+    ///
+    /// ```
+    /// use durable_spans_activity::{MemorySink, SpanSink};
+    /// use durable_spans_model::SpanStatus;
+    ///
+    /// let failures = MemorySink::new().filter(|span| span.status == SpanStatus::Error);
+    /// ```
+    fn filter<F>(self, keep: F) -> Filter<Self, F>
+    where
+        Self: Sized,
+        F: Fn(&Span) -> bool + Send + Sync + 'static,
+    {
+        Filter::new(self, keep)
+    }
+
+    /// The same sink for spans as `change` leaves them. Ids and times stay as they were: by these the
+    /// sink tells spans apart and puts them into their place.
+    ///
+    /// ```
+    /// use durable_spans_activity::{MemorySink, SpanSink};
+    ///
+    /// let without_inputs = MemorySink::new().map(|span| span.input.clear());
+    /// ```
+    fn map<F>(self, change: F) -> Map<Self, F>
+    where
+        Self: Sized,
+        F: Fn(&mut Span) + Send + Sync + 'static,
+    {
+        Map::new(self, change)
+    }
 }
 
-impl<S: SpanSink + ?Sized> SpanSink for Arc<S> {
-    fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
-        (**self).upsert_batch(batch)
-    }
+macro_rules! forward {
+    ($pointer:ident) => {
+        impl<S: SpanSink + ?Sized> SpanSink for $pointer<S> {
+            fn upsert_batch<'a>(
+                &'a self,
+                batch: &'a SpanBatch,
+            ) -> BoxFuture<'a, Result<(), SinkError>> {
+                (**self).upsert_batch(batch)
+            }
 
-    fn ended_spans<'a>(
-        &'a self,
-        trace_id: &'a TraceId,
-    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
-        (**self).ended_spans(trace_id)
-    }
+            fn ended_spans<'a>(
+                &'a self,
+                trace_id: &'a TraceId,
+            ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+                (**self).ended_spans(trace_id)
+            }
+
+            fn contract(&self) -> Contract {
+                (**self).contract()
+            }
+
+            fn name(&self) -> &str {
+                (**self).name()
+            }
+        }
+    };
 }
 
-impl<S: SpanSink + ?Sized> SpanSink for Box<S> {
-    fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
-        (**self).upsert_batch(batch)
-    }
-
-    fn ended_spans<'a>(
-        &'a self,
-        trace_id: &'a TraceId,
-    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
-        (**self).ended_spans(trace_id)
-    }
-}
+forward!(Arc);
+forward!(Box);
 
 /// A span together with its JSON, the SGP wire form, encoded once.
 ///
@@ -154,8 +207,8 @@ impl fmt::Debug for EncodedSpan {
 
 /// The spans that go to a sink in one call.
 ///
-/// The deliverer puts at most [`MAX_BATCH_SPANS`] spans and [`MAX_BATCH_BYTES`] bytes into a
-/// batch, parents before their children. The type itself does not limit what it holds.
+/// The deliverer puts as much into a batch as the sink's [`Contract`] allows, parents before their
+/// children. The type itself does not limit what it holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SpanBatch {
     spans: Vec<Arc<EncodedSpan>>,

@@ -11,6 +11,8 @@ use reqwest::{
     header::{HeaderMap, RETRY_AFTER},
 };
 
+use crate::options::Service;
+
 /// Longest pause that a sink can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
@@ -28,6 +30,7 @@ pub struct SinkError {
     message: Cow<'static, str>,
     status: Option<u16>,
     retry_after: Option<Duration>,
+    rejected_spans: Option<u64>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -60,6 +63,14 @@ impl SinkError {
     pub fn too_large() -> Self {
         let message = "the batch is too large for the sink";
         Self { status: Some(413), ..Self::new(Class::Rejection, message) }
+    }
+
+    /// The sink took the batch except for so many spans, and does not say which: that many are counted
+    /// as dropped, and none is sent again. `reason` goes into logs as that of
+    /// [`rejected`](Self::rejected).
+    pub fn partly_rejected(spans: u64, reason: impl AsRef<str>) -> Self {
+        let message = format!("the sink rejected {spans} spans: {}", one_line(reason.as_ref()));
+        Self { rejected_spans: Some(spans), ..Self::new(Class::Rejection, message) }
     }
 
     /// The sink does not know or does not let in the sender: the spans are kept until that is
@@ -103,6 +114,12 @@ impl SinkError {
         self.is_rejection() && self.status == Some(413)
     }
 
+    /// How many spans of the batch were rejected while the others were stored. `None` where the batch
+    /// was not stored at all.
+    pub fn rejected_spans(&self) -> Option<u64> {
+        self.rejected_spans
+    }
+
     /// The HTTP status, `None` if no answer came or the sink does not speak HTTP.
     pub fn status(&self) -> Option<u16> {
         self.status
@@ -117,6 +134,7 @@ impl SinkError {
     /// The error for an HTTP answer without success from `endpoint`, which must be fit to be
     /// shown, as must be the server's `reason`.
     pub(crate) fn from_answer(
+        service: Service,
         status: StatusCode,
         headers: &HeaderMap,
         endpoint: &str,
@@ -124,24 +142,24 @@ impl SinkError {
     ) -> Self {
         let class = classify(status, headers);
         let code = status.as_u16();
+        let Service { name, key, identity, url, .. } = service;
         let message = match (class, code, reason) {
-            (_, 401, _) => {
-                "SGP refused the API key (401): check SGP_API_KEY and SGP_ACCOUNT_ID".to_owned()
-            }
-            (_, 403, _) => "SGP refused access (403): check that the key in SGP_API_KEY may write \
-                            spans of the account in SGP_ACCOUNT_ID"
-                .to_owned(),
+            (_, 401, _) => format!("{name} refused the API key (401): check {identity}"),
+            (_, 403, _) => format!(
+                "{name} refused access (403): check that the key in {key} may write spans there \
+                 ({identity})"
+            ),
             (_, 407, _) => "the proxy refused access (407): check the user name and password in \
                             HTTPS_PROXY or HTTP_PROXY"
                 .to_owned(),
             (_, 300..=399 | 404 | 405 | 410 | 421, _) => {
-                format!("{endpoint} does not take spans ({code}): check SGP_CLIENT_BASE_URL")
+                format!("{endpoint} does not take spans ({code}): check {url}")
             }
             (Class::Rejection, _, Some(reason)) => {
-                format!("SGP refused the batch ({code}): {}", one_line(reason))
+                format!("{name} refused the batch ({code}): {}", one_line(reason))
             }
-            (Class::Rejection, _, None) => format!("SGP refused the batch ({code})"),
-            _ => format!("SGP cannot take spans for now ({code})"),
+            (Class::Rejection, _, None) => format!("{name} refused the batch ({code})"),
+            _ => format!("{name} cannot take spans for now ({code})"),
         };
         Self {
             status: Some(code),
@@ -162,7 +180,14 @@ impl SinkError {
     }
 
     fn new(class: Class, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { class, message: message.into(), status: None, retry_after: None, source: None }
+        Self {
+            class,
+            message: message.into(),
+            status: None,
+            retry_after: None,
+            rejected_spans: None,
+            source: None,
+        }
     }
 }
 

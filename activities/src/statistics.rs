@@ -1,13 +1,15 @@
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use metrics::SharedString;
 
 /// Counts of ended spans in one process, since its sink was installed.
 ///
-/// At any moment `recorded = delivered + deferred + dropped`. The same counts go to the `metrics`
-/// facade, where an application has installed a recorder for it: the counters
-/// `durable_spans_recorded`, `durable_spans_delivered` and `durable_spans_dropped` (with the label
-/// `reason`), and the gauge `durable_spans_deferred`. The breaker adds the gauge
-/// `durable_spans_sink_up` (0 or 1) and the counter `durable_spans_breaker_changes` (with the label
-/// `to`: open, half_open, closed).
+/// At any moment `recorded = delivered + deferred + dropped`. With several sinks, each span counts
+/// once for each of them. The same counts go to the `metrics` facade, where an application has
+/// installed a recorder for it, with the label `sink`: the counters `durable_spans_recorded`,
+/// `durable_spans_delivered` and `durable_spans_dropped` (with the label `reason`, too), and the
+/// gauge `durable_spans_deferred`. The breaker adds the gauge `durable_spans_sink_up` (0 or 1) and
+/// the counter `durable_spans_breaker_changes` (with the label `to`, too: open, half_open, closed).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
@@ -44,6 +46,8 @@ impl fmt::Display for Statistics {
 pub enum DropReason {
     /// The sink refused this very span: malformed, of a foreign trace, too large.
     Rejected,
+    /// The span ended longer ago than the sink keeps spans.
+    TooOld,
     /// The run had recorded more than its buffer may hold.
     BufferFull,
     /// The queue was full when an activity, or a closing run that had no other way, handed it over.
@@ -59,6 +63,7 @@ impl DropReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejected => "rejected",
+            Self::TooOld => "too_old",
             Self::BufferFull => "buffer_full",
             Self::QueueFull => "queue_full",
             Self::Expired => "expired",
@@ -70,10 +75,16 @@ impl DropReason {
 /// Keeps the statistics, and tells the `metrics` facade of each change.
 #[derive(Default)]
 pub(crate) struct Counts {
+    /// Name of the sink.
+    sink: SharedString,
     statistics: Statistics,
 }
 
 impl Counts {
+    pub(crate) fn new(sink: &str) -> Self {
+        Self { sink: SharedString::from(Arc::<str>::from(sink)), statistics: Statistics::default() }
+    }
+
     pub(crate) fn snapshot(&self) -> Statistics {
         self.statistics.clone()
     }
@@ -96,25 +107,31 @@ impl Counts {
             Some(reason) => self.dropped(reason, spans),
             None => {
                 self.statistics.delivered += spans;
-                metrics::counter!("durable_spans_delivered").increment(spans);
+                self.counter("durable_spans_delivered").increment(spans);
             }
         }
         self.defer(self.statistics.deferred.saturating_sub(spans));
     }
 
+    fn counter(&self, name: &'static str) -> metrics::Counter {
+        metrics::counter!(name, "sink" => self.sink.clone())
+    }
+
     fn recorded(&mut self, spans: u64) {
         self.statistics.recorded += spans;
-        metrics::counter!("durable_spans_recorded").increment(spans);
+        self.counter("durable_spans_recorded").increment(spans);
     }
 
     fn dropped(&mut self, reason: DropReason, spans: u64) {
         *self.statistics.dropped.entry(reason).or_default() += spans;
-        metrics::counter!("durable_spans_dropped", "reason" => reason.as_str()).increment(spans);
+        let sink = self.sink.clone();
+        metrics::counter!("durable_spans_dropped", "sink" => sink, "reason" => reason.as_str())
+            .increment(spans);
     }
 
     fn defer(&mut self, spans: u64) {
         self.statistics.deferred = spans;
-        metrics::gauge!("durable_spans_deferred").set(spans as f64);
+        metrics::gauge!("durable_spans_deferred", "sink" => self.sink.clone()).set(spans as f64);
     }
 }
 
@@ -129,7 +146,7 @@ mod tests {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         metrics::with_local_recorder(&recorder, || {
-            let mut counts = Counts::default();
+            let mut counts = Counts::new("otlp");
             counts.queued(5);
             counts.settled(None, 3);
             counts.settled(Some(DropReason::Rejected), 1);
@@ -156,11 +173,11 @@ mod tests {
         assert_eq!(
             seen,
             [
-                "durable_spans_deferred  1",
-                "durable_spans_delivered  3",
-                "durable_spans_dropped queue_full 2",
-                "durable_spans_dropped rejected 1",
-                "durable_spans_recorded  7",
+                "durable_spans_deferred otlp 1",
+                "durable_spans_delivered otlp 3",
+                "durable_spans_dropped otlp,queue_full 2",
+                "durable_spans_dropped otlp,rejected 1",
+                "durable_spans_recorded otlp 7",
             ]
         );
     }

@@ -1,9 +1,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
-use durable_spans_activity::{
-    EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SinkError, SpanBatch, SpanSink,
-};
+use durable_spans_activity::{Contract, EncodedSpan, SinkError, SpanBatch, SpanSink};
 use durable_spans_model::Span;
 
 /// Sends spans to a sink, in their order.
@@ -21,7 +19,7 @@ impl Delivery {
     /// When the sink does not take spans for longer than the patience, or does not know us.
     pub(super) async fn deliver(&self, spans: Vec<Span>) -> Result<Vec<String>, SinkError> {
         let mut refused = Vec::new();
-        let mut waiting: Vec<SpanBatch> = batches(spans);
+        let mut waiting: Vec<SpanBatch> = batches(spans, &self.sink.contract());
         // A stack: what is to be sent next is last.
         waiting.reverse();
         while let Some(batch) = waiting.pop() {
@@ -59,14 +57,18 @@ impl Delivery {
     }
 }
 
-fn batches(spans: Vec<Span>) -> Vec<SpanBatch> {
+/// As the sink's contract asks for them: one that cannot finish a span gets no open ones.
+fn batches(spans: Vec<Span>, contract: &Contract) -> Vec<SpanBatch> {
+    let takes = |span: &Span| contract.takes_open_spans() || span.end_timestamp.is_some();
+    let spans = spans.into_iter().filter(takes);
+    let (most_spans, most_bytes) = (contract.max_batch_spans(), contract.max_batch_bytes());
     let mut batches: Vec<Vec<Arc<EncodedSpan>>> = Vec::new();
     let mut bytes = 0;
     for span in spans {
         let span = Arc::new(EncodedSpan::new(span));
         let size = span.encoded_len();
         match batches.last_mut() {
-            Some(batch) if batch.len() < MAX_BATCH_SPANS && bytes + size <= MAX_BATCH_BYTES => {
+            Some(batch) if batch.len() < most_spans && bytes + size <= most_bytes => {
                 bytes += size;
                 batch.push(span);
             }

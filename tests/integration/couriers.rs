@@ -21,7 +21,7 @@ use crate::{
     workflows::{Fewer, Quiet, Recorded, TenTimesMore, Work},
 };
 
-fn worker(fleet: &Fleet, spans: &DurableSpans) -> Worker {
+pub(crate) fn worker(fleet: &Fleet, spans: &DurableSpans) -> Worker {
     let mut options = fleet.worker_options();
     options.register_activities(Work);
     options.register_workflow::<Quiet>().unwrap().register_workflow::<Recorded>().unwrap();

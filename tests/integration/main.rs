@@ -17,6 +17,7 @@ mod policy;
 mod recording;
 mod replay;
 mod reset;
+mod several_sinks;
 mod split_fleet;
 mod starts;
 mod tree;

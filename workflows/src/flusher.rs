@@ -25,10 +25,14 @@ use crate::{
     run::Run,
 };
 
-/// The longest that the flush activity may hold a workflow task, or the close of a run. Mid-run flushes
-/// only hand over and take milliseconds. The SDK does not count the wait for a free slot for local
-/// activities here.
-const LONGEST_FLUSH: Duration = Duration::from_millis(1_200);
+/// The longest that the flush activity may hold a workflow task. Mid-run it only hands over, which
+/// takes milliseconds, and at the close it bounds its wait by itself; this is for a worker that is
+/// too busy for that, and under the 8 seconds after which the SDK asks for another workflow task. The
+/// SDK does not count the wait for a free slot for local activities here.
+const LONGEST_FLUSH: Duration = Duration::from_secs(5);
+
+/// The longest that a flush by a normal activity may hold the close of a run.
+const LONGEST_CLOSING_ACTIVITY: Duration = Duration::from_millis(1_200);
 
 /// The longest that a flush by a normal activity may take while the run goes on. It holds nothing.
 const LONGEST_FLUSH_UNDER_WAY: Duration = Duration::from_secs(30);
@@ -164,7 +168,7 @@ async fn flush_locally(run: &Run, ctx: &WorkflowInterceptorContext) {
 async fn flush_by_activity(run: &Run, ctx: &WorkflowInterceptorContext) -> bool {
     let closing = run.is_closing();
     let packed = run.begin_packed_flush();
-    let longest = if closing { LONGEST_FLUSH } else { LONGEST_FLUSH_UNDER_WAY };
+    let longest = if closing { LONGEST_CLOSING_ACTIVITY } else { LONGEST_FLUSH_UNDER_WAY };
     let mut options = ActivityOptions::with_schedule_to_close_timeout(longest)
         .retry_policy(once())
         .cancellation_type(ActivityCancellationType::Abandon)

@@ -62,8 +62,8 @@ impl Limits {
         self
     }
 
-    /// Cuts what is too large, and returns the size of what is left.
-    pub(crate) fn cut(&self, span: &mut Span) -> usize {
+    /// Cuts what is too large, and returns the bytes of what is left.
+    pub fn cut(&self, span: &mut Span) -> usize {
         if span.name.len() > NAME_BYTES {
             let end = span.name.floor_char_boundary(NAME_BYTES);
             span.name.truncate(end);

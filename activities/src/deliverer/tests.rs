@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::*;
-use crate::MemorySink;
+use crate::{MAX_BATCH_BYTES, MAX_BATCH_SPANS, MemorySink};
 
 const WAIT: Duration = Duration::from_millis(900);
 
@@ -61,6 +61,10 @@ impl SpanSink for Gate {
             self.memory.upsert_batch(batch).await
         }
         .boxed()
+    }
+
+    fn contract(&self) -> Contract {
+        self.memory.contract()
     }
 }
 
@@ -345,6 +349,10 @@ impl SpanSink for Moody {
             self.memory.upsert_batch(batch).await
         }
         .boxed()
+    }
+
+    fn contract(&self) -> Contract {
+        self.memory.contract()
     }
 }
 

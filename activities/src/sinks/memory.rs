@@ -7,7 +7,7 @@ use std::{
 use durable_spans_model::{Span, SpanId, TraceId};
 use futures::future::BoxFuture;
 
-use crate::{EncodedSpan, SinkError, SpanBatch, SpanSink};
+use crate::{Contract, EncodedSpan, SinkError, SpanBatch, SpanSink};
 
 /// A sink that keeps spans in memory, for tests of your own workflows.
 ///
@@ -107,6 +107,14 @@ impl SpanSink for MemorySink {
             let spans = self.trace(trace_id).into_iter();
             Ok(Some(spans.filter(|span| span.end_timestamp.is_some()).map(|s| s.id).collect()))
         })
+    }
+
+    fn contract(&self) -> Contract {
+        Contract::upsert()
+    }
+
+    fn name(&self) -> &str {
+        "memory"
     }
 }
 

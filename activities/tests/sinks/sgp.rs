@@ -1,12 +1,8 @@
 //! The SGP sink against a real HTTP server on this machine.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
-
 use std::{
     error::Error,
     future::pending,
-    io::Read,
-    net::SocketAddr,
     process::Command,
     sync::{Arc, Mutex},
     time::Duration,
@@ -14,105 +10,23 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
-    extract::{ConnectInfo, Request},
-    http::{HeaderMap, Method, Response},
+    body::Body,
+    http::{Method, Response},
 };
 use durable_spans_activity::{SgpOptions, SgpSink, SinkError, SpanBatch, SpanSink};
 use durable_spans_model::{Span, SpanError, SpanId, SpanType, Timestamp, TraceId};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// One request as it came over the wire.
-#[derive(Clone)]
-struct Received {
-    method: Method,
-    target: String,
-    headers: HeaderMap,
-    body: Vec<u8>,
-    peer: SocketAddr,
-}
+use crate::server::{Received, Server, closed_port, ok, serve, shown, status};
 
-impl Received {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().unwrap())
-    }
-
-    fn is_gzip(&self) -> bool {
-        self.header("content-encoding") == Some("gzip")
-    }
-
-    /// The body, uncompressed if need be.
-    fn text(&self) -> String {
-        let mut text = String::new();
-        if self.is_gzip() {
-            flate2::read::GzDecoder::new(&self.body[..]).read_to_string(&mut text).unwrap();
-        } else {
-            (&self.body[..]).read_to_string(&mut text).unwrap();
-        }
-        text
-    }
-}
-
-/// A server that records what it gets and answers what the test says. It stops with the test.
-struct Server {
-    base_url: String,
-    received: Arc<Mutex<Vec<Received>>>,
-}
-
-impl Server {
-    async fn start(
-        answer: impl Fn(&Received) -> Response<Body> + Clone + Send + Sync + 'static,
-    ) -> Self {
-        let received = Arc::<Mutex<Vec<Received>>>::default();
-        let record = Arc::clone(&received);
-        let handler = move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
-            let (record, answer) = (Arc::clone(&record), answer.clone());
-            async move {
-                let (parts, body) = request.into_parts();
-                let received = Received {
-                    method: parts.method,
-                    target: parts.uri.to_string(),
-                    headers: parts.headers,
-                    body: to_bytes(body, usize::MAX).await.unwrap().to_vec(),
-                    peer,
-                };
-                record.lock().unwrap().push(received.clone());
-                answer(&received)
-            }
-        };
-        Self { base_url: serve(Router::new().fallback(handler)).await, received }
-    }
-
-    fn sink(&self) -> SgpSink {
-        SgpSink::new(SgpOptions::new(&self.base_url)).unwrap()
-    }
-
-    fn received(&self) -> Vec<Received> {
-        self.received.lock().unwrap().clone()
-    }
-}
-
-/// The base URL of `router`, which is ready to take connections.
-async fn serve(router: Router) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base_url = format!("http://{}", listener.local_addr().unwrap());
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move { axum::serve(listener, service).await });
-    base_url
-}
-
-fn status(code: u16) -> Response<Body> {
-    Response::builder().status(code).body(Body::empty()).unwrap()
-}
-
-fn ok(_: &Received) -> Response<Body> {
-    status(200)
+fn sink(server: &Server) -> SgpSink {
+    SgpSink::new(SgpOptions::new(&server.base_url)).unwrap()
 }
 
 /// The error that the sink makes of one such answer.
 async fn error_of(answer: fn(&Received) -> Response<Body>) -> SinkError {
-    Server::start(answer).await.sink().upsert_batch(&batch(1)).await.unwrap_err()
+    sink(&Server::start(answer).await).upsert_batch(&batch(1)).await.unwrap_err()
 }
 
 fn batch(count: u128) -> SpanBatch {
@@ -120,17 +34,6 @@ fn batch(count: u128) -> SpanBatch {
     (0..count)
         .map(|id| Span::new(TraceId::from_bits(1), SpanId::from_bits(id), "step", start))
         .collect()
-}
-
-/// Everything that an error shows, with its whole chain.
-fn shown(error: &SinkError) -> String {
-    let mut text = format!("{error} {error:?} {error:#?}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(" {error} {error:?}");
-        source = error.source();
-    }
-    text
 }
 
 /// What scale-gp-beta 0.7.0 sent for this span, byte for byte.
@@ -189,7 +92,7 @@ async fn a_batch_over_a_kilobyte_is_compressed_unless_told_otherwise() {
 
     let server = Server::start(ok).await;
     let plain = SgpSink::new(SgpOptions::new(&server.base_url).gzip(false)).unwrap();
-    server.sink().upsert_batch(&batch).await.unwrap();
+    sink(&server).upsert_batch(&batch).await.unwrap();
     plain.upsert_batch(&batch).await.unwrap();
 
     let [compressed, plain] = &server.received()[..] else { panic!("two requests") };
@@ -203,7 +106,7 @@ async fn a_batch_over_a_kilobyte_is_compressed_unless_told_otherwise() {
 #[tokio::test]
 async fn a_server_that_refuses_gzip_gets_batches_uncompressed() {
     let server = Server::start(|request| status(if request.is_gzip() { 415 } else { 200 })).await;
-    let sink = server.sink();
+    let sink = sink(&server);
     sink.upsert_batch(&batch(10)).await.unwrap();
     sink.upsert_batch(&batch(10)).await.unwrap();
     let gzip: Vec<_> = server.received().iter().map(Received::is_gzip).collect();
@@ -215,7 +118,7 @@ async fn a_refusal_is_final_once_the_server_has_taken_gzip() {
     let server =
         Server::start(|request| status(if request.text().contains("bad") { 422 } else { 200 }))
             .await;
-    let sink = server.sink();
+    let sink = sink(&server);
     let mut bad: Vec<_> = batch(10).spans().cloned().collect();
     bad[3].name = "bad".into();
     let bad = SpanBatch::from_iter(bad);
@@ -231,7 +134,7 @@ async fn a_refusal_is_final_once_the_server_has_taken_gzip() {
 #[tokio::test]
 async fn an_empty_batch_sends_nothing() {
     let server = Server::start(ok).await;
-    server.sink().upsert_batch(&SpanBatch::default()).await.unwrap();
+    sink(&server).upsert_batch(&SpanBatch::default()).await.unwrap();
     assert!(server.received().is_empty());
 }
 
@@ -259,7 +162,7 @@ async fn each_status_says_what_becomes_of_the_spans() {
     let code = Arc::new(Mutex::new(200));
     let current = Arc::clone(&code);
     let server = Server::start(move |_| status(*current.lock().unwrap())).await;
-    let sink: Arc<dyn SpanSink> = Arc::new(server.sink());
+    let sink: Arc<dyn SpanSink> = Arc::new(sink(&server));
     for (codes, class) in [
         (&[400, 409, 413, 418, 422][..], "rejection"),
         (&[401, 403], "credentials"),
@@ -327,7 +230,7 @@ async fn redirects_are_not_followed() {
         answer.body(Body::empty()).unwrap()
     })
     .await;
-    let error = server.sink().upsert_batch(&batch(1)).await.unwrap_err();
+    let error = sink(&server).upsert_batch(&batch(1)).await.unwrap_err();
     assert!(error.is_retryable());
     assert!(error.to_string().ends_with("(307): check SGP_CLIENT_BASE_URL"), "{error}");
     assert_eq!(server.received().len(), 1);
@@ -405,12 +308,6 @@ async fn no_secret_is_ever_shown() {
     }
 }
 
-/// The base URL of a port that nobody listens on.
-async fn closed_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-}
-
 #[tokio::test]
 async fn a_refused_connection_is_retryable() {
     let base_url = closed_port().await;
@@ -460,7 +357,7 @@ async fn one_connection_serves_many_batches_whatever_the_answers() {
         Response::builder().status(code).body(echo).unwrap()
     })
     .await;
-    let sink = server.sink();
+    let sink = sink(&server);
     let mut bad = batch(1).spans().next().unwrap().clone();
     bad.name = "bad".into();
     for _ in 0..3 {
@@ -501,7 +398,7 @@ async fn only_https_needs_certificate_authorities() {
     const CHILD: &str = "DURABLE_SPANS_TEST_WITHOUT_CERTIFICATES";
     if std::env::var_os(CHILD).is_some() {
         let server = Server::start(ok).await;
-        server.sink().upsert_batch(&batch(1)).await.unwrap();
+        sink(&server).upsert_batch(&batch(1)).await.unwrap();
         let https = SgpSink::new(SgpOptions::new("https://sgp.example.com"));
         let error = https.unwrap_err();
         assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use durable_spans_model::{SpanId, TraceId};
-use reqwest::{Url, header::CONTENT_TYPE};
+use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{SgpSink, SinkError};
+use crate::{SgpSink, SinkError, http::Request};
 
 /// Most spans of a page, SGP's limit.
 const PAGE_SPANS: &str = "1000";
@@ -47,18 +47,11 @@ impl SgpSink {
     }
 
     async fn page(&self, trace_id: &TraceId, after: Option<&SpanId>) -> Result<Page, SinkError> {
-        let transport = |error| SinkError::from_transport(error, &self.endpoint, self.timeout);
-        let body = json!({ "trace_ids": [trace_id] }).to_string();
-        let request = self.client.post(search_url(&self.url, after));
-        let request = request.header(CONTENT_TYPE, "application/json").body(body);
-        let response = request.send().await.map_err(transport)?;
-        let status = response.status();
-        if !status.is_success() {
-            let headers = response.headers();
-            return Err(SinkError::from_answer(status, headers, &self.endpoint, None));
-        }
-        let body = response.bytes().await.map_err(transport)?;
-        serde_json::from_slice(&body).map_err(|_| {
+        let url = search_url(&self.url, after);
+        let body = json!({ "trace_ids": [trace_id] }).to_string().into_bytes();
+        let request = Request { method: Method::POST, body, ..Request::get(&url) };
+        let answer = self.http.send(request).await?;
+        serde_json::from_slice(&answer).map_err(|_| {
             SinkError::retryable("the search for spans did not answer with spans: check the URL")
         })
     }
