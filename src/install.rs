@@ -262,7 +262,7 @@ impl DurableSpans {
         self.deliverer.flush(limit).await
     }
 
-    fn workflow_tracing(&self) -> WorkflowTracing {
+    pub(crate) fn workflow_tracing(&self) -> WorkflowTracing {
         let tracing = WorkflowTracing::new()
             .timetable(self.timetable.clone())
             .limits(self.limits)

@@ -71,12 +71,17 @@
 //! The README of the project states them; the flush rule, and what each flush costs in history, is
 //! described in the crate `durable-spans-workflow`.
 
+mod backfill;
 mod client;
 mod doctor;
 mod install;
 #[cfg(feature = "plugin")]
 mod plugin;
 
+pub use backfill::{
+    Backfill, BackfillError, BackfillReport, BackfilledRun, FailedRun, Progress, RunError,
+    SpanSource,
+};
 pub use client::new_trace;
 pub use doctor::{Doctor, ExamineError, Finding, Verdict};
 pub use durable_spans_activity::{

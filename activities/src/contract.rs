@@ -183,11 +183,13 @@ impl Contract {
         self.id_bits
     }
 
-    pub(crate) const fn max_batch_spans(&self) -> usize {
+    /// Most spans of a batch.
+    pub const fn max_batch_spans(&self) -> usize {
         self.batch_spans
     }
 
-    pub(crate) const fn max_batch_bytes(&self) -> usize {
+    /// Most bytes of encoded spans of a batch. A single span that is larger goes alone.
+    pub const fn max_batch_bytes(&self) -> usize {
         self.batch_bytes
     }
 

@@ -1,7 +1,7 @@
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
-use durable_spans_model::Span;
-use futures::future::BoxFuture;
+use durable_spans_model::{Span, SpanId, TraceId};
+use futures::{FutureExt, future, future::BoxFuture};
 
 use crate::{
     Contract, SinkError,
@@ -59,6 +59,22 @@ pub trait SpanSink: Send + Sync + 'static {
     /// fault are found and dropped ([`is_rejection`](SinkError::is_rejection)).
     fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>>;
 
+    /// The ids of the spans of a trace that are stored and have ended, `None` where the sink cannot
+    /// tell, as it cannot by default.
+    ///
+    /// Backfill asks, so that it adds what is missing and replaces nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the sink could not be asked now.
+    fn ended_spans<'a>(
+        &'a self,
+        trace_id: &'a TraceId,
+    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+        let _ = trace_id;
+        future::ready(Ok(None)).boxed()
+    }
+
     /// What the sink does with what it is given. Read once, when the sink is installed. Default:
     /// [`Contract::append_only`].
     fn contract(&self) -> Contract {
@@ -114,6 +130,13 @@ macro_rules! forward {
                 batch: &'a SpanBatch,
             ) -> BoxFuture<'a, Result<(), SinkError>> {
                 (**self).upsert_batch(batch)
+            }
+
+            fn ended_spans<'a>(
+                &'a self,
+                trace_id: &'a TraceId,
+            ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+                (**self).ended_spans(trace_id)
             }
 
             fn contract(&self) -> Contract {

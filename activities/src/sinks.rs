@@ -9,4 +9,5 @@ pub(crate) mod otlp;
 pub(crate) mod sgp;
 pub(crate) mod sgp_client;
 pub(crate) mod sgp_options;
+mod sgp_search;
 pub(crate) mod stdout;

@@ -5,7 +5,10 @@ use clap_complete::Shell;
 use durable_spans_model::TraceId;
 use reqwest::Url;
 
-use crate::{quantity, serve, traces, transfer, watch};
+use crate::{
+    backfill::{self, BackfillArgs},
+    quantity, serve, traces, transfer, watch,
+};
 
 /// Keep and read the spans of Temporal workflows
 #[derive(Parser)]
@@ -26,6 +29,7 @@ impl Cli {
             Command::Serve(serve) => serve::serve(serve).await,
             Command::Traces(TracesCommand::List(list)) => traces::list(list).await,
             Command::Traces(TracesCommand::Show(show)) => traces::show(show).await,
+            Command::Backfill(backfill) => backfill::backfill(*backfill).await,
             Command::Traces(TracesCommand::Watch(watch)) => watch::watch(watch).await,
             Command::Traces(TracesCommand::Export(export)) => transfer::export(export).await,
             Command::Traces(TracesCommand::Import(import)) => transfer::import(import).await,
@@ -47,6 +51,7 @@ enum Command {
     /// Read traces from a collector
     #[command(subcommand)]
     Traces(TracesCommand),
+    Backfill(Box<BackfillArgs>),
     /// Print the completions of a shell, such as `source <(durable-spans completions bash)`
     Completions {
         /// The shell to complete for
@@ -212,7 +217,7 @@ mod tests {
     #[test]
     fn help_never_shows_a_key() {
         let traces = ["list", "show", "watch", "export", "import"].map(|name| vec!["traces", name]);
-        for path in traces.into_iter().chain([vec!["serve"]]) {
+        for path in traces.into_iter().chain([vec!["serve"], vec!["backfill"]]) {
             let mut command = Cli::command();
             let command = path
                 .iter()

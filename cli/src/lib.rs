@@ -8,6 +8,7 @@
 //! durable-spans traces show c58c5e1e-bcff-46d8-81c5-4dc1a5fdafea
 //! durable-spans traces watch
 //! durable-spans traces export --query 'status:error' --format csv --output errors.csv
+//! durable-spans backfill --query "ExecutionStatus = 'Terminated'"
 //! source <(durable-spans completions bash)
 //! ```
 //!
@@ -16,10 +17,13 @@
 //!
 //! The rooms: [`Cli`] is what was asked for, `serve` runs a collector, `traces` prints,
 //! `watch` goes on printing, `transfer` moves spans to and from files, `client` asks a collector (or
-//! SGP itself) over HTTP.
+//! SGP itself) over HTTP, `backfill` rebuilds traces from Temporal's histories, and `history` reads
+//! exported ones.
 
 mod args;
+mod backfill;
 mod client;
+mod history;
 mod quantity;
 mod serve;
 mod traces;

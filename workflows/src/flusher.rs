@@ -105,6 +105,11 @@ pub(crate) async fn close(
             Outcome::Success
         }
     };
+    if run.is_without_commands() {
+        run.end(root, outcome);
+        run.end_all();
+        return run.rescue_late_spans();
+    }
     run.note_counts(root);
     run.end(root, outcome);
     run.end_all();

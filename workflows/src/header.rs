@@ -51,7 +51,7 @@ fn json_payload(data: Vec<u8>) -> Payload {
 
 /// The context that a run was started with: in the header, else in the memo, else in its first
 /// argument. A broken one is reported in the log and passed over, since tracing never fails a run.
-pub(crate) fn of_start<'a>(
+pub fn of_start<'a>(
     workflow_id: &str,
     header: Option<&Payload>,
     memo: Option<&Payload>,

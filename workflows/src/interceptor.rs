@@ -7,7 +7,8 @@ use std::{
 };
 
 use durable_spans_model::{
-    HEADER, RULE_VERSION, SpanId, SpanType, TRACER_HEADER, Timestamp, TraceContext, TraceParent,
+    FlushPolicy, HEADER, RULE_VERSION, Span, SpanId, SpanType, TRACER_HEADER, Timestamp,
+    TraceContext, TraceParent,
 };
 use temporalio_workflow::{
     ParentClosePolicy, TimerResult, WorkflowContextView,
@@ -32,7 +33,7 @@ use crate::{
     operation::Operation,
     outcome,
     recorder::{Outcome, Parent, SpanRef},
-    run::{LastResort, Observer, Run, StartFacts},
+    run::{Hooks, Run, StartFacts},
     scope::{Scope, ScopeKey},
     timetable::Timetable,
 };
@@ -58,8 +59,8 @@ pub struct WorkflowTracing {
     egress: Option<String>,
     timer_spans: bool,
     linked_generations: bool,
-    observer: Option<Observer>,
-    last_resort: Option<LastResort>,
+    hooks: Hooks,
+    without_commands: bool,
 }
 
 impl WorkflowTracing {
@@ -117,7 +118,7 @@ impl WorkflowTracing {
     /// It is called within the workflow task and must not block or panic.
     #[must_use]
     pub fn observer(mut self, observer: impl Fn(&FlushGroup) + Send + Sync + 'static) -> Self {
-        self.observer = Some(Arc::new(observer));
+        self.hooks.observer = Some(Arc::new(observer));
         self
     }
 
@@ -131,7 +132,31 @@ impl WorkflowTracing {
         mut self,
         rescue: impl Fn(&str, &FlushGroup) + Send + Sync + 'static,
     ) -> Self {
-        self.last_resort = Some(Arc::new(rescue));
+        self.hooks.last_resort = Some(Arc::new(rescue));
+        self
+    }
+
+    /// Calls `leaving` with the spans that a run still holds when it leaves memory: those that ended
+    /// after its last flush, and those that are open, as they are by then. Parents come first. Not
+    /// called if there are none, as after a close.
+    ///
+    /// With [`observer`](Self::observer), everything that a replayed run has recorded.
+    ///
+    /// It is called within the workflow task and must not block or panic.
+    #[must_use]
+    pub fn leaving(mut self, leaving: impl Fn(&[Span]) + Send + Sync + 'static) -> Self {
+        self.hooks.leaving = Some(Arc::new(leaving));
+        self
+    }
+
+    /// Records every run and issues no command, for the replay of histories that were made without
+    /// tracing: a run from before the install, or one that sampling left out. The
+    /// [`observer`](Self::observer) gets its spans at the close.
+    ///
+    /// Not for workers, where nothing would be delivered.
+    #[must_use]
+    pub fn without_commands(mut self) -> Self {
+        self.without_commands = true;
         self
     }
 
@@ -168,7 +193,11 @@ impl Mode {
         if view.workflow_type() == COURIER_WORKFLOW {
             return Self::LeftAlone;
         }
-        let Some(policy) = tracing.timetable.policy_at(start_time) else { return Self::LeftAlone };
+        let policy = match tracing.timetable.policy_at(start_time) {
+            Some(policy) => policy,
+            None if tracing.without_commands => FlushPolicy::new(),
+            None => return Self::LeftAlone,
+        };
         let raw = view.raw();
         let observed = header::observed_of_start(raw.headers.get(TRACER_HEADER));
         let context = header::of_start(
@@ -178,12 +207,14 @@ impl Mode {
             &raw.arguments,
         );
         match context {
-            Some(context) if !context.sampled => Self::Unsampled(context),
+            Some(context) if !context.sampled && !tracing.without_commands => {
+                Self::Unsampled(context)
+            }
             context => {
                 let context = context.or_else(|| join(observed.as_ref()?));
                 let pinned = context.as_ref().and_then(|context| context.policy);
                 let policy = pinned.unwrap_or(policy);
-                if !policy.is_known() {
+                if !policy.is_known() && !tracing.without_commands {
                     return Self::UnknownRule(policy.rule_version());
                 }
                 let start = StartFacts {
@@ -204,8 +235,8 @@ impl Mode {
                     tracing.limits,
                     tracing.egress.clone(),
                     tracing.linked_generations,
-                    tracing.observer.clone(),
-                    tracing.last_resort.clone(),
+                    tracing.hooks.clone(),
+                    tracing.without_commands,
                 )))
             }
         }

@@ -307,6 +307,19 @@ impl Recorder {
         std::mem::take(&mut self.unacknowledged)
     }
 
+    /// The spans that no flush has carried, and those that are open, as they are now. In order of
+    /// starting.
+    pub(crate) fn into_spans(self) -> Vec<Span> {
+        let limits = self.limits;
+        let open = self.open.into_iter().map(|(sequence, OpenSpan { mut span, .. })| {
+            limits.cut(&mut span);
+            (sequence, span)
+        });
+        let mut spans: Vec<(u64, Span)> = self.ended.into_iter().chain(open).collect();
+        spans.sort_by_key(|(sequence, _)| *sequence);
+        spans.into_iter().map(|(_, span)| span).collect()
+    }
+
     /// How many spans of this name began under `parent` before. Counts are forgotten with the end
     /// of the parent; children that begin later have numbers of their own.
     fn count(&mut self, parent: Option<&Parent>, name: Cow<'static, str>) -> u64 {
@@ -447,6 +460,23 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 3);
+    }
+
+    #[test]
+    fn what_no_flush_has_carried_and_what_is_open_is_left_at_the_end() {
+        let mut recorder = recorder();
+        let root = start(&mut recorder, None, "root");
+        let flushed = start(&mut recorder, Some(&root), "flushed");
+        recorder.end(&flushed, Outcome::Success, at(2));
+        recorder.begin_flush();
+        let ended = start(&mut recorder, Some(&root), "ended");
+        start(&mut recorder, Some(&root), "open");
+        recorder.end(&ended, Outcome::Success, at(3));
+        recorder.update(&root, |span| span.name.push_str(" changed"));
+        let left = recorder.into_spans();
+        let left: Vec<_> =
+            left.iter().map(|span| (span.name.as_str(), span.end_timestamp.is_some())).collect();
+        assert_eq!(left, [("root changed", false), ("ended", true), ("open", false)]);
     }
 
     #[test]

@@ -23,16 +23,30 @@ use crate::{
     rule::{Due, FlushRule, Linger},
 };
 
-/// Names of the random streams that we draw from. Changing one changes ids of runs in flight.
-const SEED_STREAM: &str = "durable-spans";
-const PLACE_STREAMS: &str = "durable-spans/";
+/// Name of the random stream whose first number makes the [`Seed`] of a run's ids. Changing it, or
+/// those of [`place_stream`], changes ids of runs in flight.
+pub const SEED_STREAM: &str = "durable-spans";
+
+/// Name of the random stream whose first number is drawn for a place in the trace, see
+/// [`Seed::span_id`].
+pub fn place_stream(place: u64) -> String {
+    format!("{SEED_STREAM}/{place:x}")
+}
 
 /// So small that several groups fit into a command of a flush by a normal activity.
 const PACKED_GROUP_BYTES: usize = 256 * 1024;
 
-pub(crate) type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
+type Observer = Arc<dyn Fn(&FlushGroup) + Send + Sync>;
+type LastResort = Arc<dyn Fn(&str, &FlushGroup) + Send + Sync>;
+type Leaving = Arc<dyn Fn(&[Span]) + Send + Sync>;
 
-pub(crate) type LastResort = Arc<dyn Fn(&str, &FlushGroup) + Send + Sync>;
+/// Who is told of a run's spans, besides the flush activity.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) observer: Option<Observer>,
+    pub(crate) last_resort: Option<LastResort>,
+    pub(crate) leaving: Option<Leaving>,
+}
 
 /// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
 ///
@@ -45,8 +59,8 @@ pub(crate) struct Run {
     egress: Option<String>,
     /// Whether each run of a continue-as-new chain has a trace of its own.
     linked_generations: bool,
-    observer: Option<Observer>,
-    last_resort: Option<LastResort>,
+    hooks: Hooks,
+    without_commands: bool,
     rule: RefCell<FlushRule>,
     recorder: RefCell<Option<Recorder>>,
     root: RefCell<Option<SpanRef>>,
@@ -92,8 +106,8 @@ impl Run {
         limits: Limits,
         egress: Option<String>,
         linked_generations: bool,
-        observer: Option<Observer>,
-        last_resort: Option<LastResort>,
+        hooks: Hooks,
+        without_commands: bool,
     ) -> Self {
         Self {
             rule: RefCell::new(FlushRule::new(start.policy)),
@@ -101,8 +115,8 @@ impl Run {
             limits,
             egress,
             linked_generations,
-            observer,
-            last_resort,
+            hooks,
+            without_commands,
             recorder: RefCell::new(None),
             root: RefCell::new(None),
             ctx: RefCell::new(None),
@@ -181,7 +195,12 @@ impl Run {
 
     /// Lets go of everything, so that whatever the users' guards do from here on has no effect.
     pub(crate) fn leave_memory(&self) {
-        self.recorder.take();
+        if let (Some(recorder), Some(leaving)) = (self.recorder.take(), &self.hooks.leaving) {
+            let spans = recorder.into_spans();
+            if !spans.is_empty() {
+                leaving(&spans);
+            }
+        }
         self.ctx.take();
     }
 
@@ -197,7 +216,7 @@ impl Run {
         let ctx = ctx.as_ref()?;
         // The first draw of a stream follows from its name and the run's seed alone, whatever else
         // was drawn. A reset gives the run another seed for what comes after it.
-        let draw = |place: u64| ctx.random_stream(format!("{PLACE_STREAMS}{place:x}")).random();
+        let draw = |place: u64| ctx.random_stream(place_stream(place)).random();
         let mut recorder = self.recorder.borrow_mut();
         Some(recorder.as_mut()?.start(parent, name, span_type, at, draw))
     }
@@ -313,11 +332,16 @@ impl Run {
 
     /// Asks the rule what is due. Nothing is, once the close has begun: it flushes by itself.
     pub(crate) fn due(&self, linger: Linger) -> Due {
-        if self.closing.get() {
+        if self.closing.get() || self.without_commands {
             return Due::Nothing;
         }
         let buffered = self.recorder.borrow().as_ref().map_or(0, Recorder::buffered);
         self.rule.borrow_mut().due(linger, buffered)
+    }
+
+    /// Whether this is the replay of a history that holds no flushes.
+    pub(crate) fn is_without_commands(&self) -> bool {
+        self.without_commands
     }
 
     pub(crate) fn begin_closing(&self) {
@@ -414,7 +438,7 @@ impl Run {
     }
 
     fn observe(&self, flush: u32, groups: &[Rc<FlushGroup>]) {
-        if let Some(observe) = &self.observer {
+        if let Some(observe) = &self.hooks.observer {
             groups.iter().filter(|group| group.flush == flush).for_each(|group| observe(group));
         }
     }
@@ -422,7 +446,7 @@ impl Run {
     /// Gives away what a closing run could not flush. At replay, too: without a cache the SDK calls
     /// the very end of a run replay, and giving the same twice does no harm.
     pub(crate) fn rescue(&self, groups: &[Rc<FlushGroup>]) {
-        if let Some(rescue) = &self.last_resort {
+        if let Some(rescue) = &self.hooks.last_resort {
             groups.iter().for_each(|group| rescue(&self.start.run_id, group));
         }
     }

@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -97,6 +97,16 @@ impl MemorySink {
 impl SpanSink for MemorySink {
     fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move { self.upsert(batch) })
+    }
+
+    fn ended_spans<'a>(
+        &'a self,
+        trace_id: &'a TraceId,
+    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+        Box::pin(async move {
+            let spans = self.trace(trace_id).into_iter();
+            Ok(Some(spans.filter(|span| span.end_timestamp.is_some()).map(|s| s.id).collect()))
+        })
     }
 
     fn contract(&self) -> Contract {

@@ -1,6 +1,6 @@
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
-use durable_spans_model::Span;
+use durable_spans_model::{Span, SpanId, TraceId};
 use futures::future::BoxFuture;
 use reqwest::{Method, Url};
 
@@ -24,8 +24,8 @@ use crate::{
 /// # Ok::<(), durable_spans_activity::InvalidOptions>(())
 /// ```
 pub struct SgpSink {
-    http: Http,
-    url: Url,
+    pub(super) http: Http,
+    pub(super) url: Url,
 }
 
 impl SgpSink {
@@ -51,6 +51,13 @@ impl SgpSink {
 impl SpanSink for SgpSink {
     fn upsert_batch<'a>(&'a self, batch: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(self.upsert(batch))
+    }
+
+    fn ended_spans<'a>(
+        &'a self,
+        trace_id: &'a TraceId,
+    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+        Box::pin(async move { self.search_ended(trace_id).await.map(Some) })
     }
 
     fn contract(&self) -> Contract {

@@ -1,0 +1,65 @@
+use temporalio_client::{
+    Client, NamespacedClient, WorkflowDescribeOptions, WorkflowExecutionInfo,
+    WorkflowFetchHistoryOptions, WorkflowHandle, WorkflowHistory,
+};
+use temporalio_common::UntypedWorkflow;
+
+use super::{error::RunError, history::RunHistory};
+
+/// Where the history of a run is.
+pub(super) enum Source {
+    Server { client: Client, workflow_id: String, run_id: Option<String> },
+    History { history: WorkflowHistory, workflow_id: Option<String> },
+}
+
+impl Source {
+    pub(super) fn run_id(&self) -> Option<&str> {
+        match self {
+            Self::Server { run_id, .. } => run_id.as_deref(),
+            Self::History { .. } => None,
+        }
+    }
+
+    /// The workflow id and the run id, as far as they are known.
+    pub(super) fn names(&self) -> (String, String) {
+        let workflow_id = match self {
+            Self::Server { workflow_id, .. } => workflow_id.clone(),
+            Self::History { workflow_id, .. } => workflow_id.clone().unwrap_or_default(),
+        };
+        (workflow_id, self.run_id().unwrap_or_default().to_owned())
+    }
+
+    pub(super) async fn fetch(self) -> Result<RunHistory, RunError> {
+        let (client, workflow_id, run_id) = match self {
+            Self::History { history, workflow_id } => {
+                let events = history.into_events().await.map_err(RunError::fetch)?;
+                return RunHistory::new(events, workflow_id.as_deref(), None);
+            }
+            Self::Server { client, workflow_id, run_id } => (client, workflow_id, run_id),
+        };
+        let run = |run_id: Option<String>| {
+            let mut info = WorkflowExecutionInfo::builder()
+                .namespace(client.namespace())
+                .workflow_id(workflow_id.clone())
+                .build();
+            info.run_id = run_id;
+            WorkflowHandle::<_, UntypedWorkflow>::new(client.clone(), info)
+        };
+        let history = async |run_id: Option<String>| {
+            let history = run(run_id.clone()).fetch_history(WorkflowFetchHistoryOptions::default());
+            let events = history.into_events().await.map_err(RunError::fetch)?;
+            RunHistory::new(events, Some(&workflow_id), run_id.as_deref())
+        };
+        let mut found = history(run_id).await?;
+        if found.ending.is_some() {
+            let options = WorkflowDescribeOptions::default();
+            let described = run(Some(found.run_id.clone())).describe(options).await;
+            let described = described.map_err(RunError::fetch)?.raw_description;
+            let reset_to = described.workflow_extended_info.map(|more| more.reset_run_id);
+            if let Some(other) = reset_to.filter(|run_id| !run_id.is_empty()) {
+                found.told_from = history(Some(other)).await?.parted_at();
+            }
+        }
+        Ok(found)
+    }
+}
