@@ -53,6 +53,13 @@ impl Peer {
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
+        // What `cargo run` says of this package would make build scripts run again.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&*name);
+            }
+        }
         let built = command.stdin(Stdio::null()).stdout(Stdio::null()).status().await;
         let built = built.context("cargo does not start")?;
         ensure!(

@@ -1,7 +1,7 @@
 //! The side of durable-spans: its worker's process, its runs, and what its collector holds of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -131,14 +131,13 @@ pub(crate) async fn account(job: &Job, runs: Vec<CompletedRun>, store: &Store) -
 
 /// Checks what the tree says of attempts that have left no span.
 fn account_attempts(run: &CompletedRun, stored: &[Span], attempts: &mut Attempts) -> Result<()> {
-    let ended: BTreeMap<&SpanId, bool> =
-        stored.iter().map(|span| (&span.id, span.end_timestamp.is_some())).collect();
+    let ids: BTreeSet<&SpanId> = stored.iter().map(|span| &span.id).collect();
     let open = stored.iter().find(|span| is_attempt(span) && span.end_timestamp.is_none());
     ensure!(open.is_none(), "an attempt is open: {open:?}");
     let rows = tree::rows(stored);
     for activity in run.activities() {
         let span = activity.span.context("an activity has no span")?;
-        let received = |number: &u32| ended.contains_key(&attempt_span_id(&span, *number));
+        let received = |number: &u32| ids.contains(&attempt_span_id(&span, *number));
         let all = 1..=activity.attempts;
         attempts.made += all.clone().count();
         attempts.received += all.clone().filter(received).count();
