@@ -75,12 +75,18 @@ pub struct Finding {
 /// `problem: orders: …`
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match self.verdict {
-            Verdict::Good => "good",
-            Verdict::Warning => "warning",
-            Verdict::Problem => "problem",
-        };
-        write!(f, "{verdict}: {}: {}", self.subject, self.text)
+        write!(f, "{}: {}: {}", self.verdict, self.subject, self.text)
+    }
+}
+
+/// `good`, `warning` or `problem`.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "good",
+            Self::Warning => "warning",
+            Self::Problem => "problem",
+        })
     }
 }
 

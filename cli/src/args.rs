@@ -7,6 +7,7 @@ use reqwest::Url;
 
 use crate::{
     backfill::{self, BackfillArgs},
+    doctor::{self, DoctorArgs},
     quantity, serve, traces, transfer, watch,
 };
 
@@ -30,6 +31,7 @@ impl Cli {
             Command::Traces(TracesCommand::List(list)) => traces::list(list).await,
             Command::Traces(TracesCommand::Show(show)) => traces::show(show).await,
             Command::Backfill(backfill) => backfill::backfill(*backfill).await,
+            Command::Doctor(doctor) => doctor::doctor(doctor).await,
             Command::Traces(TracesCommand::Watch(watch)) => watch::watch(watch).await,
             Command::Traces(TracesCommand::Export(export)) => transfer::export(export).await,
             Command::Traces(TracesCommand::Import(import)) => transfer::import(import).await,
@@ -52,6 +54,7 @@ enum Command {
     #[command(subcommand)]
     Traces(TracesCommand),
     Backfill(Box<BackfillArgs>),
+    Doctor(DoctorArgs),
     /// Print the completions of a shell, such as `source <(durable-spans completions bash)`
     Completions {
         /// The shell to complete for

@@ -128,7 +128,7 @@ fn sink(server: &Server) -> anyhow::Result<SgpSink> {
     Ok(SgpSink::new(options)?)
 }
 
-async fn client(temporal: &Temporal) -> anyhow::Result<Client> {
+pub(crate) async fn client(temporal: &Temporal) -> anyhow::Result<Client> {
     let profile = LoadClientConfigProfileOptions::default();
     let (mut connection, mut client) = ClientOptions::load_from_config(profile)
         .map_err(|error| anyhow!("Temporal's settings cannot be used: {error}"))?;
