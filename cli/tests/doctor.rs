@@ -1,5 +1,4 @@
 //! The doctor, against a real Temporal server that has no workers.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
 
