@@ -1,6 +1,7 @@
 //! Random workflows, under restarts, tiny caches, signals, updates, queries and outages of the sink
 //! past their close: every history replays with the same, more and no spans, and live spans are
-//! those of the replay. Every third run meets outages, every fifth flushes by normal activities.
+//! those of the replay. Every third run meets outages, every fifth flushes by normal activities,
+//! every seventh has a local activity that outlasts its workflow task.
 //!
 //! `FUZZ_RUNS` sets how many (default 4), `FUZZ_SEED` the first seed (default 1); a failure names
 //! the seed of its run. `FUZZ_KEEP` names a folder that keeps the histories. Caches of 0, 3 and 5 only in a release build:
@@ -43,6 +44,8 @@ enum Step {
     All(Vec<Step>),
     First(Box<Step>, Box<Step>),
     InSequence(Vec<Step>),
+    /// Longer than a workflow task may take.
+    LongLocal,
 }
 
 impl Step {
@@ -94,6 +97,10 @@ fn interpret<'a, W: Signals>(ctx: &'a WorkflowContext<W>, step: &'a Step, spans:
             Step::Local => {
                 let options = LocalActivityOptions::default();
                 ctx.execute_local_activity(Work::look_up, 1u32, options).await.ok();
+            }
+            Step::LongLocal => {
+                let options = LocalActivityOptions::default();
+                ctx.execute_local_activity(Work::doze, 2_500u64, options).await.ok();
             }
             Step::Timer(ms) => {
                 ctx.timer(Duration::from_millis(*ms)).await;
@@ -214,7 +221,13 @@ async fn random_workflows_replay_with_the_same_more_and_no_spans() {
 /// Returns the history as JSON.
 pub(crate) async fn one_run(seed: u64) -> Vec<u8> {
     let mut random = SmallRng::seed_from_u64(seed);
-    let program = Step::InSequence((0..4).map(|_| Step::random(&mut random, 2)).collect());
+    let mut steps: Vec<Step> = (0..4).map(|_| Step::random(&mut random, 2)).collect();
+    let long = seed.is_multiple_of(7);
+    if long {
+        let beside = Step::random(&mut random, 1);
+        steps.insert(random.random_range(0..4), Step::All(vec![Step::LongLocal, beside]));
+    }
+    let program = Step::InSequence(steps);
     let mut policy =
         FlushPolicy::new().operations(random.random_range(2..12)).linger(Duration::from_secs(1));
     if seed.is_multiple_of(5) {
@@ -233,7 +246,9 @@ pub(crate) async fn one_run(seed: u64) -> Vec<u8> {
         fleet.worker(options)
     };
     let input = serde_json::to_vec(&program).unwrap();
-    let start = fleet.client.start_workflow(Random::run, input, fleet.start_options());
+    let mut options = fleet.start_options();
+    options.task_timeout = long.then_some(Duration::from_secs(2));
+    let start = fleet.client.start_workflow(Random::run, input, options);
     let handle = start.await.unwrap();
 
     // Not both in one run: a worker that stops while a local activity is under way completes its

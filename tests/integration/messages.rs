@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use durable_spans::{SpanStatus, TraceContext, in_trace};
+use durable_spans::{DurableSpans, MemorySink, SpanStatus, TraceContext, in_trace};
 use temporalio_client::{
     WorkflowExecuteUpdateOptions, WorkflowGetResultOptions, WorkflowQueryOptions,
     WorkflowSignalOptions, WorkflowStartUpdateOptions,
@@ -13,7 +13,7 @@ use crate::{
     harness::{
         Fleet, all_ended, assert_tree, facts, named, of_workflow, replayed_spans, while_running,
     },
-    workflows::{Leaves, Paused, PausedRun, Work},
+    workflows::{Leaves, Paused, PausedRun, Tells, Work},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,4 +168,30 @@ async fn a_handler_that_still_runs_at_the_close_and_a_late_signal_lose_no_span()
     })
     .await;
     assert_eq!(facts(&replayed), facts(&spans));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_of_another_workflow_hangs_under_its_sender_and_timers_have_spans_by_choice() {
+    let sink = MemorySink::new();
+    let spans = DurableSpans::new(sink.clone()).timer_spans(true);
+    let fleet = Fleet::with("tells", spans, sink, Default::default()).await;
+    let mut options = fleet.worker_options();
+    options.register_workflow::<Leaves>().unwrap().register_workflow::<Tells>().unwrap();
+    let trace = TraceContext::new("tells".parse().unwrap());
+    while_running(fleet.worker(options), async {
+        let start = fleet.client.start_workflow(Leaves::run, (), fleet.start_options());
+        let told = in_trace(trace.clone(), start).await.unwrap();
+        let whom = told.info().workflow_id.clone();
+        let start = fleet.client.start_workflow(Tells::run, whom, fleet.start_options());
+        in_trace(trace.clone(), start).await.unwrap();
+        told.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+    })
+    .await;
+    fleet.spans.flush(Duration::from_secs(5)).await;
+    let spans = fleet.sink.spans();
+    assert_eq!(named(&spans, "leave").parent_id.as_ref(), Some(&named(&spans, "telling").id));
+    let timer = named(&spans, "timer");
+    assert_eq!(timer.parent_id.as_ref(), Some(&named(&spans, "Tells").id));
+    assert_eq!(timer.metadata["temporal.timer_ms"], 50);
+    assert_eq!(timer.status, SpanStatus::Success);
 }

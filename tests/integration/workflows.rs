@@ -8,8 +8,8 @@ use temporalio_common::error::ApplicationFailure;
 use temporalio_macros::{activities, workflow, workflow_methods};
 use temporalio_sdk::{
     ActivityOptions, ChildWorkflowOptions, ContinueAsNewOptions, LocalActivityOptions,
-    ParentClosePolicy, SyncWorkflowContext, WorkflowContext, WorkflowContextView, WorkflowResult,
-    WorkflowTermination,
+    ParentClosePolicy, SignalWorkflowOptions, SyncWorkflowContext, WorkflowContext,
+    WorkflowContextView, WorkflowResult, WorkflowTermination,
     activities::{ActivityContext, ActivityError},
     workflows::{join, join_all, select},
 };
@@ -34,6 +34,13 @@ impl Work {
     #[activity(name = "look_up")]
     pub(crate) async fn look_up(_ctx: ActivityContext, item: u32) -> Result<u32, ActivityError> {
         Ok(item * 2)
+    }
+
+    /// Takes so many milliseconds.
+    #[activity(name = "doze")]
+    pub(crate) async fn doze(_ctx: ActivityContext, ms: u64) -> Result<(), ActivityError> {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        Ok(())
     }
 
     /// Never ends by itself, and never says that it is alive.
@@ -561,5 +568,25 @@ impl Leaves {
     #[update(name = "linger")]
     pub(crate) async fn linger(ctx: &mut WorkflowContext<Self>, _: ()) {
         ctx.span("waiting").scope(ctx.timer(Duration::from_secs(3600))).await;
+    }
+}
+
+/// Signals another workflow, and waits a little.
+#[workflow]
+#[derive(Default)]
+pub(crate) struct Tells;
+
+#[workflow_methods]
+impl Tells {
+    #[run(name = "Tells")]
+    pub(crate) async fn run(ctx: &mut WorkflowContext<Self>, whom: String) -> WorkflowResult<()> {
+        ctx.timer(Duration::from_millis(50)).await;
+        let other = ctx.external_workflow(whom, None);
+        ctx.span("telling")
+            .try_scope(async {
+                other.signal(Leaves::leave, (), SignalWorkflowOptions::default()).await
+            })
+            .await?;
+        Ok(())
     }
 }
