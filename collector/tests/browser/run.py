@@ -47,7 +47,7 @@ def chromium():
 
 
 def main():
-    build = ["cargo", "build", "--locked", "--package", "durable-spans-cli"]
+    build = ["cargo", "build", "--locked", "--bin", "durable-spans"]
     subprocess.run(build, cwd=ROOT, check=True)
     metadata = subprocess.run(
         ["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=ROOT, check=True, stdout=subprocess.PIPE
