@@ -1,9 +1,9 @@
 //! What a span is.
 //!
 //! This crate is the vocabulary of durable-spans: [`Span`] with the wire form of Scale's SGP spans
-//! API, its ids ([`TraceId`], [`SpanId`]) and how a workflow derives them ([`Seed`]), the
-//! [`TraceContext`] that travels from caller to workflow to activity, and the [`FlushPolicy`] that
-//! is pinned with it. It knows nothing of Temporal and does no I/O.
+//! API, what typed spans say ([`data`]), ids ([`TraceId`], [`SpanId`]) and how a workflow derives
+//! them ([`Seed`]), the [`TraceContext`] that travels from caller to workflow to activity, and the
+//! [`FlushPolicy`] that is pinned with it. It knows nothing of Temporal and does no I/O.
 //!
 //! Most users depend on the crate `durable-spans`, which re-exports what they need.
 //!
@@ -23,9 +23,11 @@
 //! ```
 
 mod context;
+pub mod data;
 mod derive;
 mod error;
 mod id;
+mod notes;
 mod policy;
 mod span;
 mod span_type;

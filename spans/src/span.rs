@@ -50,6 +50,9 @@ pub struct SpanError {
     pub message: String,
     /// Whose fault it is.
     pub category: ErrorCategory,
+    /// What else is known of it, by name. Empty if nothing is.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub data: Map<String, Value>,
 }
 
 impl SpanError {
@@ -59,6 +62,7 @@ impl SpanError {
             error_type: error_type.into(),
             message: message.into(),
             category: ErrorCategory::Unknown,
+            data: Map::new(),
         }
     }
 
@@ -66,6 +70,13 @@ impl SpanError {
     #[must_use]
     pub fn category(mut self, category: ErrorCategory) -> Self {
         self.category = category;
+        self
+    }
+
+    /// The same error with something else that is known of it, such as a code.
+    #[must_use]
+    pub fn data(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        self.data.insert(name.into(), to_json(value));
         self
     }
 }
@@ -162,10 +173,10 @@ impl Span {
     }
 
     /// Sets status [`SpanStatus::Error`] and the metadata that SGP shows for an error: `error`,
-    /// `error_type`, `error_message` and `error_category`.
+    /// `error_type`, `error_message` and `error_category`. What else is known of it is `error_data`.
     pub fn set_error(&mut self, error: SpanError) {
         self.status = SpanStatus::Error;
-        let SpanError { error_type, message, category } = error;
+        let SpanError { error_type, message, category, data } = error;
         let category = match category {
             ErrorCategory::Application => "application",
             ErrorCategory::Platform => "platform",
@@ -175,6 +186,11 @@ impl Span {
         self.metadata.insert("error_type".into(), error_type.into());
         self.metadata.insert("error_message".into(), message.into());
         self.metadata.insert("error_category".into(), category.into());
+        // An error that was set before may have had data.
+        self.metadata.remove("error_data");
+        if !data.is_empty() {
+            self.metadata.insert("error_data".into(), data.into());
+        }
     }
 
     /// Checks what a store would refuse.
