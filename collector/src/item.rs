@@ -1,11 +1,11 @@
 use std::borrow::Cow;
 
 use axum::http::StatusCode;
-use durable_spans_model::{MAX_ID_BYTES, SpanStatus, SpanType, Timestamp};
+use durable_spans_model::{MAX_ID_BYTES, SpanStatus, SpanType, Timestamp, data::Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::{redact, refusal::Refusal, usage::Usage};
+use crate::{redact, refusal::Refusal};
 
 /// One span that passed every check that needs no look at other spans: its JSON, and what the store
 /// needs to know of it.
@@ -19,7 +19,8 @@ pub(crate) struct Record<'a> {
     pub(crate) name: Cow<'a, str>,
     pub(crate) status: Cow<'a, str>,
     pub(crate) span_type: Cow<'a, str>,
-    pub(crate) usage: Usage,
+    pub(crate) input_tokens: Option<i64>,
+    pub(crate) output_tokens: Option<i64>,
     pub(crate) group_id: Option<Cow<'a, str>>,
     pub(crate) application_variant_id: Option<Cow<'a, str>>,
     pub(crate) obs_trace_id: Option<Cow<'a, str>>,
@@ -141,8 +142,9 @@ impl<'a> Item<'a> {
         if self.id.is_none() {
             self.id = Some(Text(uuid::Uuid::new_v4().to_string().into()));
         }
-        self.input_tokens = usage.input_tokens;
-        self.output_tokens = usage.output_tokens;
+        let column = |count: Option<u64>| count.and_then(|count| i64::try_from(count).ok());
+        self.input_tokens = column(usage.input_tokens());
+        self.output_tokens = column(usage.output_tokens());
         self.account_id = account_id.to_owned().into();
         self.object = "span";
         let body = serde_json::to_string(&self).map_err(|error| {
@@ -158,7 +160,8 @@ impl<'a> Item<'a> {
             name: self.name.0,
             status: self.status.map_or(SpanStatus::default().as_str().into(), text),
             span_type: self.span_type.map_or(SpanType::default().as_str().into(), text),
-            usage,
+            input_tokens: self.input_tokens,
+            output_tokens: self.output_tokens,
             group_id: self.group_id.map(text),
             application_variant_id: self.application_variant_id.map(text),
             obs_trace_id: self.obs_trace_id.map(text),

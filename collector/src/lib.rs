@@ -135,7 +135,6 @@ mod search;
 mod store;
 pub mod tree;
 mod upkeep;
-mod usage;
 mod web;
 
 pub use batch::MAX_BATCH_SPANS;

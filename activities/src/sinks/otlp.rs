@@ -19,6 +19,7 @@ use crate::{
 
 mod attributes;
 mod genai;
+mod messages;
 mod options;
 mod presets;
 

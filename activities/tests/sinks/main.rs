@@ -10,3 +10,4 @@ mod secrets;
 mod server;
 mod sgp;
 mod sgp_client;
+mod typed;

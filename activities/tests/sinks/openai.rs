@@ -1,7 +1,13 @@
 //! The OpenAI sink against a real HTTP server on this machine.
 
 use durable_spans_activity::{OpenAiOptions, OpenAiSink, SpanBatch, SpanSink};
-use durable_spans_model::{Span, SpanId, TraceId};
+use durable_spans_model::{
+    Span, SpanError, SpanId, TraceId,
+    data::{
+        Agent, Custom, Function, Generation, Guardrail, Handoff, McpTools, Response, SpanData,
+        Speech, SpeechGroup, Task, Transcription, Turn, Usage,
+    },
+};
 use serde_json::{Value, json};
 
 use crate::server::{Server, ok, shown, status};
@@ -60,7 +66,7 @@ fn recorded(item: &Value) -> Span {
 #[tokio::test]
 async fn the_wire_form_of_each_type_is_that_of_openais_own_exporter() {
     let captured = captured();
-    let items = captured["body"]["data"].as_array().unwrap();
+    let items = &expected(&captured);
     let server = Server::start(ok).await;
     let options = OpenAiOptions::new("sk-x")
         .base_url(format!("{}/v1", server.base_url))
@@ -85,7 +91,124 @@ async fn the_wire_form_of_each_type_is_that_of_openais_own_exporter() {
     for (index, item) in items.iter().enumerate() {
         assert_eq!(&sent["data"][index], item, "item {index}");
     }
-    assert_eq!(sent, captured["body"]);
+    assert_eq!(sent["data"].as_array().unwrap().len(), items.len());
+}
+
+/// What OpenAI itself is sent: the exporter leaves the usage of a response out for OpenAI alone.
+fn expected(captured: &Value) -> Vec<Value> {
+    let mut items = captured["body"]["data"].as_array().unwrap().clone();
+    for item in &mut items {
+        if item["span_data"]["type"] == "response" {
+            item["span_data"].as_object_mut().unwrap().remove("usage");
+        }
+    }
+    items
+}
+
+/// Each type as it is set, in the order of the captured items.
+fn typed() -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    fn add(spans: &mut Vec<Span>, data: impl SpanData) {
+        let mut span = step(1, spans.len() as u128 + 1, None);
+        span.set(data);
+        spans.push(span);
+    }
+    let message = |role: &str, content: &str| json!([{"role": role, "content": content}]);
+    let generation = Generation::new("gpt-x")
+        .messages(message("user", "hi"))
+        .output("yo")
+        .config("temperature", 0.1)
+        .usage(Usage::new(3, 4));
+    add(&mut spans, generation);
+    let function = Function::new("t1").input(json!({"a": 1})).output(json!({"b": 2}));
+    add(&mut spans, function);
+    spans[1].set_error(SpanError::new("Tool", "tool failed").data("code", 5));
+    add(&mut spans, Handoff::new("triage", "b"));
+    add(&mut spans, Guardrail::new("no_pii").triggered(true));
+    add(&mut spans, Custom::new("db").field("rows", 3));
+    add(&mut spans, Response::default());
+    add(&mut spans, McpTools::new("s").result(["x"]));
+    add(&mut spans, Transcription::new("m").audio("", "pcm"));
+    add(&mut spans, Speech::new("m").audio("", "pcm"));
+    add(&mut spans, SpeechGroup::new("x"));
+    add(&mut spans, Agent::new("triage").handoffs(["b"]).tools(["t1"]).output_type("str"));
+    spans
+}
+
+async fn sent(spans: Vec<Span>) -> Vec<Value> {
+    let server = Server::start(ok).await;
+    sink(&server).upsert_batch(&SpanBatch::from_iter(spans)).await.unwrap();
+    let sent: Value = serde_json::from_str(&server.received()[0].text()).unwrap();
+    let items = sent["data"].as_array().unwrap().iter();
+    items.filter(|item| item["object"] == "trace.span").cloned().collect()
+}
+
+#[tokio::test]
+async fn each_type_that_is_set_is_sent_as_openais_own_exporter_sends_it() {
+    let spans = typed();
+    let sent = sent(spans).await;
+    let expected = expected(&captured());
+    assert_eq!(sent.len(), expected.len() - 1);
+    for (sent, expected) in sent.iter().zip(&expected[1..]) {
+        assert_eq!(sent["span_data"], expected["span_data"]);
+        assert_eq!(sent["error"], expected["error"]);
+    }
+}
+
+/// As the SDK 0.24.0 exports them.
+#[tokio::test]
+async fn a_task_and_a_turn_are_custom_spans() {
+    let mut task = step(1, 1, None);
+    task.set(Task::new("answer").usage(Usage::new(3, 4)));
+    let mut turn = step(1, 2, None);
+    turn.set(Turn::new(1, "triage"));
+    let sent = sent(vec![task, turn]).await;
+    assert_eq!(
+        sent[0]["span_data"],
+        json!({"type": "custom", "name": "task", "data": {
+            "sdk_span_type": "task",
+            "name": "answer",
+            "usage": {"input_tokens": 3, "output_tokens": 4},
+        }})
+    );
+    assert_eq!(
+        sent[1]["span_data"],
+        json!({"type": "custom", "name": "turn", "data": {
+            "sdk_span_type": "turn", "turn": 1, "agent_name": "triage",
+        }})
+    );
+}
+
+#[tokio::test]
+async fn of_usage_openai_gets_two_counts_and_the_rest_as_details() {
+    let with = |usage: Usage| {
+        let mut span = step(1, 1, None);
+        span.set(Generation::new("m").usage(usage));
+        span
+    };
+    let all = Usage::new(12, 34).cached(8).reasoning(30).cost_usd(0.5);
+    let mut of_chat = with(Usage::default());
+    of_chat.metadata["openai_metadata"]["usage"] =
+        json!({"prompt_tokens": 1, "completion_tokens": 2});
+    let none = with(Usage::default().cost_usd(0.5));
+    let spans = [with(all), of_chat, none].into_iter().zip(1..);
+    let spans = spans.map(|(span, id)| Span { id: SpanId::from_bits(id), ..span }).collect();
+    let sent = sent(spans).await;
+    let usages: Vec<_> = sent.iter().map(|item| item["span_data"]["usage"].clone()).collect();
+    assert_eq!(
+        usages,
+        [
+            json!({"input_tokens": 12, "output_tokens": 34, "details": {
+                "input_tokens_details": {"cached_tokens": 8},
+                "output_tokens_details": {"reasoning_tokens": 30},
+                "cost": 0.5, "currency": "USD",
+            }}),
+            json!({"input_tokens": 1, "output_tokens": 2, "details": {
+                "prompt_tokens": 1, "completion_tokens": 2,
+            }}),
+            Value::Null,
+        ]
+    );
 }
 
 fn step(trace: u128, id: u128, parent: Option<u128>) -> Span {

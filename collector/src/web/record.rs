@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 
+use durable_spans_model::data;
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
@@ -29,7 +30,7 @@ pub(crate) struct Record<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Usage {
     pub(crate) tokens: u64,
-    /// In whatever money the sender counts, usually dollars.
+    /// In US dollars. A cost in another currency is in the metadata alone: it cannot be added.
     pub(crate) cost: f64,
 }
 
@@ -93,31 +94,15 @@ impl<'a> Record<'a> {
         tags.into_iter().flatten().filter_map(Value::as_str)
     }
 
-    /// Looks where the common senders put it: `usage` in the metadata (as such, or within another
-    /// object), the `gen_ai.usage.*` attributes, `usage` in the output.
+    /// What the span reports, see [`data::Usage::reported`]. Outputs are read only if they might.
     pub(crate) fn usage(&self) -> Usage {
-        let mut usage = Usage::default();
-        let nested = self.metadata.values().filter_map(|value| value.get("usage"));
-        let own = self.metadata.get("usage").into_iter().chain(nested);
-        if let Some(object) = own.filter_map(Value::as_object).next() {
-            usage = of_object(object);
+        let output = self.output.map(RawValue::get).filter(|text| text.contains("\"usage\""));
+        let output = output.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let usage = data::Usage::reported(&output, &self.metadata);
+        Usage {
+            tokens: usage.total_tokens().unwrap_or(0),
+            cost: usage.cost_in_usd().unwrap_or(0.0),
         }
-        if usage.tokens == 0 {
-            let count = |key| self.number(key).unwrap_or(0);
-            usage.tokens = count("gen_ai.usage.input_tokens") + count("gen_ai.usage.output_tokens");
-        }
-        if usage.is_none()
-            && let Some(output) = self.output
-            && output.get().contains("\"usage\"")
-            && let Ok(Value::Object(output)) = serde_json::from_str(output.get())
-            && let Some(Value::Object(object)) = output.get("usage")
-        {
-            usage = of_object(object);
-        }
-        if let Some(cost) = first(&self.metadata, &["cost_usd", "cost", "total_cost"]) {
-            usage.cost = cost;
-        }
-        usage
     }
 
     /// Whether a text occurs in what the sender wrote: ids, name, input, output, metadata.
@@ -174,23 +159,6 @@ impl Needle {
     }
 }
 
-fn of_object(object: &Map<String, Value>) -> Usage {
-    let count =
-        |keys: &[&str]| keys.iter().find_map(|key| object.get(*key)?.as_u64()).unwrap_or_default();
-    let total = count(&["total_tokens", "tokens"]);
-    let tokens = if total > 0 {
-        total
-    } else {
-        count(&["input_tokens", "prompt_tokens"]) + count(&["output_tokens", "completion_tokens"])
-    };
-    let cost = first(object, &["cost_usd", "cost", "total_cost"]).unwrap_or(0.0);
-    Usage { tokens, cost }
-}
-
-fn first(object: &Map<String, Value>, keys: &[&str]) -> Option<f64> {
-    keys.iter().find_map(|key| object.get(*key)?.as_f64()).filter(|cost| *cost > 0.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +182,8 @@ mod tests {
         let otel = json!({"gen_ai.usage.input_tokens": 1, "gen_ai.usage.output_tokens": 2});
         assert_eq!(of(otel), (3, 0.0));
         assert_eq!(of(json!({"cost_usd": 0.25})), (0, 0.25));
+        let euros = json!({"usage": {"total_tokens": 9, "cost": 0.5, "currency": "EUR"}});
+        assert_eq!(of(euros), (9, 0.0));
         let output = json!({"usage": {"input_tokens": 5, "output_tokens": 1}});
         assert_eq!(usage(json!({ "output": output })), (6, 0.0));
         for nothing in [json!({"usage": "much"}), json!({"usage": {"tokens": -3}}), json!({})] {

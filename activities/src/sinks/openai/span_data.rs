@@ -1,6 +1,6 @@
 //! The `span_data` of a span, with the fields that OpenAI's ingest knows for its type.
 
-use durable_spans_model::{Span, SpanType};
+use durable_spans_model::{Span, SpanType, data::Usage};
 use serde_json::{Map, Value, json};
 
 /// Most bytes of JSON of an input or an output.
@@ -21,11 +21,14 @@ enum Place {
     /// The same as text, as tools have it.
     InputText,
     OutputText,
-    /// Left out.
-    Absent,
+    /// Input or output of a chat: a list of messages. A text is a message of that role.
+    Messages(&'static str),
+    Answer(&'static str),
+    /// What the span reports.
+    Usage,
 }
 
-use Place::{Absent, Input, InputText, Name, Nothing, Output, OutputText};
+use Place::{Answer, Input, InputText, Messages, Name, Nothing, Output, OutputText};
 
 /// The fields of each type.
 const TYPES: &[(&str, &[(&str, Place)])] = &[
@@ -40,14 +43,15 @@ const TYPES: &[(&str, &[(&str, Place)])] = &[
     (
         "generation",
         &[
-            ("input", Input),
-            ("output", Output),
+            ("input", Messages("user")),
+            ("output", Answer("assistant")),
             ("model", Nothing),
             ("model_config", Nothing),
-            ("usage", Nothing),
+            ("usage", Place::Usage),
         ],
     ),
-    ("response", &[("response_id", Nothing), ("usage", Nothing)]),
+    // OpenAI knows the rest from the id; its own exporter leaves out the usage, too.
+    ("response", &[("response_id", Nothing)]),
     ("handoff", &[("from_agent", Nothing), ("to_agent", Nothing)]),
     ("guardrail", &[("name", Name), ("triggered", Nothing)]),
     ("mcp_tools", &[("server", Nothing), ("result", Nothing)]),
@@ -66,11 +70,6 @@ const TYPES: &[(&str, &[(&str, Place)])] = &[
         ],
     ),
     ("speech_group", &[("input", Input)]),
-    ("task", &[("name", Name), ("usage", Absent), ("metadata", Absent)]),
-    (
-        "turn",
-        &[("turn", Nothing), ("agent_name", Nothing), ("usage", Absent), ("metadata", Absent)],
-    ),
 ];
 
 pub(super) fn of(span: &Span) -> Value {
@@ -88,13 +87,11 @@ pub(super) fn of(span: &Span) -> Value {
     let mut data = Map::new();
     data.insert("type".to_owned(), (*kind).into());
     for (name, from) in *fields {
-        let value = match told.get(*name) {
-            Some(value) => Some(value.clone()),
-            None => from.value(span, name),
+        let value = match (told.get(*name), from) {
+            (Some(value), from) if !matches!(from, Place::Usage) => value.clone(),
+            (_, from) => from.value(span, told, name),
         };
-        if let Some(value) = value {
-            data.insert((*name).to_owned(), cut(value));
-        }
+        data.insert((*name).to_owned(), cut(value));
     }
     Value::Object(data)
 }
@@ -126,7 +123,7 @@ fn custom(span: &Span, told: &Map<String, Value>) -> Value {
 }
 
 impl Place {
-    fn value(self, span: &Span, name: &str) -> Option<Value> {
+    fn value(self, span: &Span, told: &Map<String, Value>, name: &str) -> Value {
         let part = |values: &Map<String, Value>| match values.get(name) {
             Some(value) => value.clone(),
             None if values.is_empty() => Value::Null,
@@ -136,16 +133,48 @@ impl Place {
             Value::Null | Value::String(_) => value,
             other => Value::String(other.to_string()),
         };
-        Some(match self {
+        let messages = |value: Value, role: &str| match value {
+            Value::String(text) => json!([{ "role": role, "content": text }]),
+            value => value,
+        };
+        match self {
             Nothing => Value::Null,
             Name => span.name.as_str().into(),
             Input => part(&span.input),
             Output => part(&span.output),
             InputText => text(part(&span.input)),
             OutputText => text(part(&span.output)),
-            Absent => return None,
-        })
+            Messages(role) => messages(part(&span.input), role),
+            Answer(role) => messages(part(&span.output), role),
+            Place::Usage => usage(span, told),
+        }
     }
+}
+
+/// Input and output tokens, and under `details` whatever else the span says of its usage: OpenAI takes
+/// nothing else, and no usage without these two.
+fn usage(span: &Span, told: &Map<String, Value>) -> Value {
+    let mut usage = Usage::of(span).into_json();
+    let (Some(input), Some(output)) = (usage.remove("input_tokens"), usage.remove("output_tokens"))
+    else {
+        return Value::Null;
+    };
+    let said = told.get("usage").and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut details = Map::new();
+    for (name, value) in said.into_iter().chain(usage) {
+        match (&*name, value) {
+            ("input_tokens" | "output_tokens", _) | (_, Value::Null) => {}
+            ("details", Value::Object(more)) => details.extend(more),
+            (_, value) => {
+                details.insert(name, value);
+            }
+        }
+    }
+    let mut usage = json!({ "input_tokens": input, "output_tokens": output });
+    if !details.is_empty() {
+        usage["details"] = details.into();
+    }
+    usage
 }
 
 /// A value whose JSON is larger than OpenAI takes is its beginning, as text with a mark.

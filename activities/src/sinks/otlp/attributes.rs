@@ -38,7 +38,7 @@ pub(super) fn otlp_span(span: &Span, dialect: Dialect) -> OtlpSpan {
         start_time_unix_nano: start,
         end_time_unix_nano: end,
         attributes: attributes(span, dialect),
-        events: exception(span, end).into_iter().collect(),
+        events: events(span).unwrap_or_default().into_iter().chain(exception(span, end)).collect(),
         links: links(span),
         status: status(span),
         ..OtlpSpan::default()
@@ -74,6 +74,24 @@ fn links(span: &Span) -> Vec<span::Link> {
     let observed = span.obs_trace_id.as_deref().zip(span.obs_span_id.as_deref());
     let linked = previous.into_iter().chain(observed);
     linked.filter_map(|(trace_id, span_id)| link(trace_id, span_id)).collect()
+}
+
+/// What happened within the span, by [`Span::add_event`]. `None` if anything else has that name in the
+/// metadata.
+fn events(span: &Span) -> Option<Vec<span::Event>> {
+    let event = |event: &Value| {
+        let event = event.as_object()?;
+        let time: Timestamp = event.get("timestamp")?.as_str()?.parse().ok()?;
+        let own = |name: &str| name != "name" && name != "timestamp";
+        let attributes = event.iter().filter(|(name, value)| own(name) && !value.is_null());
+        Some(span::Event {
+            time_unix_nano: unix_nano(time),
+            name: event.get("name")?.as_str()?.to_owned(),
+            attributes: attributes.map(|(name, value)| of_value(name, any_value(value))).collect(),
+            ..span::Event::default()
+        })
+    };
+    span.metadata.get("events")?.as_array()?.iter().map(event).collect()
 }
 
 fn exception(span: &Span, time_unix_nano: u64) -> Option<span::Event> {
@@ -114,12 +132,28 @@ fn attributes(span: &Span, dialect: Dialect) -> Vec<KeyValue> {
         attributes.push(attribute("error.type", error_type));
     }
     attributes.extend(genai::attributes(span));
+    let has_events = events(span).is_some();
     for (name, value) in &span.metadata {
-        // Told above, in OpenTelemetry's own words.
-        let told = ["error", "error_type", "error_message"].contains(&&**name);
-        if !told && !value.is_null() {
-            attributes
-                .push(KeyValue { value: Some(any_value(value)), ..named(metadata_name(name)) });
+        let told = match &**name {
+            // Told above, in OpenTelemetry's own words.
+            "error" | "error_type" | "error_message" => true,
+            "events" => has_events,
+            name => attributes.iter().any(|told| told.key == name),
+        };
+        if told || value.is_null() {
+            continue;
+        }
+        match value {
+            // One by one, so that a backend can compare and sum them.
+            Value::Object(metrics) if name == "metrics" => {
+                let metrics = metrics.iter().filter(|(_, value)| !value.is_null());
+                attributes.extend(
+                    metrics.map(|(name, value)| {
+                        of_value(&format!("metrics.{name}"), any_value(value))
+                    }),
+                );
+            }
+            value => attributes.push(of_value(&metadata_name(name), any_value(value))),
         }
     }
     attributes
@@ -154,9 +188,8 @@ pub(super) fn attribute(name: impl Into<String>, text: impl Into<String>) -> Key
     KeyValue { value: Some(of_text(text.into())), ..named(name.into()) }
 }
 
-pub(super) fn number(name: &str, number: i64) -> KeyValue {
-    let value = any_value::Value::IntValue(number);
-    KeyValue { value: Some(AnyValue { value: Some(value) }), ..named(name.to_owned()) }
+pub(super) fn of_value(name: &str, value: AnyValue) -> KeyValue {
+    KeyValue { value: Some(value), ..named(name.to_owned()) }
 }
 
 fn named(key: String) -> KeyValue {
@@ -167,7 +200,7 @@ fn of_text(text: String) -> AnyValue {
     AnyValue { value: Some(any_value::Value::StringValue(text)) }
 }
 
-fn json(values: &Map<String, Value>) -> String {
+pub(super) fn json(values: &Map<String, Value>) -> String {
     serde_json::to_string(values).unwrap_or_default()
 }
 
