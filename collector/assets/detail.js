@@ -7,7 +7,7 @@ import { parse, section } from "./json.js";
 import { isRun, look, selfTime } from "./model.js";
 
 /** Metadata that has a place of its own in the pane. */
-const SHOWN = ["error", "error_type", "error_message", "error_category", "error_stack", "usage", "metrics", "tags", "truncated", "durable_spans.dropped"];
+const SHOWN = ["error", "error_type", "error_message", "error_category", "error_stack", "usage", "events", "metrics", "tags", "truncated", "durable_spans.dropped"];
 
 export class Detail {
   constructor(traceId, frame, on) {
@@ -129,7 +129,9 @@ export class Detail {
     add("Input", span.input);
     add("Output", span.output);
     add("Expected", span.expected);
-    add("Usage", metadata.usage);
+    const typed = metadata.openai_metadata;
+    add("Usage", metadata.usage ?? typed?.usage ?? typed?.data?.usage);
+    add("Events", metadata.events);
     add("Metrics", metadata.metrics);
     if (Array.isArray(metadata.tags)) sections.push(h("div", { class: "tags" }, metadata.tags.map((tag) => h("span", { class: "tag" }, text(tag)))));
     add("Metadata", Object.fromEntries(Object.entries(metadata).filter(([key]) => !SHOWN.includes(key))), true, alike);

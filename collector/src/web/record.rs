@@ -162,6 +162,7 @@ impl Needle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use durable_spans_model::{Span, SpanId, Timestamp, TraceId};
     use serde_json::json;
 
     fn usage(fields: Value) -> (u64, f64) {
@@ -189,6 +190,23 @@ mod tests {
         for nothing in [json!({"usage": "much"}), json!({"usage": {"tokens": -3}}), json!({})] {
             assert_eq!(of(nothing), (0, 0.0));
         }
+    }
+
+    #[test]
+    fn typed_spans_have_the_usage_that_was_set() {
+        let used = || data::Usage::new(12, 34).cost_usd(0.0012);
+        let of = |set: fn(&mut Span, data::Usage)| {
+            let start = Timestamp::from_unix_ns(0);
+            let mut span = Span::new(TraceId::from_bits(1), SpanId::from_bits(2), "n", start);
+            set(&mut span, used());
+            let body = serde_json::to_string(&span).unwrap();
+            let usage = Record::parse(&body).unwrap().usage();
+            (usage.tokens, usage.cost)
+        };
+        assert_eq!(of(|span, usage| span.set_usage(usage)), (46, 0.0012));
+        assert_eq!(of(|span, usage| span.set(data::Task::new("t").usage(usage))), (46, 0.0012));
+        let generation = |span: &mut Span, usage| span.set(data::Generation::new("m").usage(usage));
+        assert_eq!(of(generation), (46, 0.0012));
     }
 
     #[test]

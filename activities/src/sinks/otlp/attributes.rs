@@ -23,8 +23,10 @@ pub(super) fn otlp_span(span: &Span, dialect: Dialect) -> OtlpSpan {
     let start = unix_nano(span.start_timestamp);
     let end = span.end_timestamp.map_or(start, unix_nano).max(start);
     let parent = span.parent_id.as_ref();
-    let kind = match span.span_type {
-        SpanType::Completion | SpanType::ExternalEndpoint => span::SpanKind::Client,
+    let kind = match (genai::kind(span), span.span_type) {
+        (genai::Kind::Model, _) | (_, SpanType::KbRetrieval | SpanType::ExternalEndpoint) => {
+            span::SpanKind::Client
+        }
         _ => span::SpanKind::Internal,
     };
     OtlpSpan {
