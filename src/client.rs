@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use durable_spans_activity::current_context;
-use durable_spans_model::{FlushPolicy, HEADER, TraceContext, TraceId};
+use durable_spans_model::{FlushPolicy, HEADER, Sampling, Starting, TraceContext, TraceId};
 use durable_spans_workflow::to_payload;
 use futures::{FutureExt, future::BoxFuture};
 use temporalio_client::{
@@ -42,17 +42,31 @@ pub(crate) struct PropagatingClient {
     /// it on the worker. So it is encoded here.
     data_converter: DataConverter,
     policy: FlushPolicy,
+    /// `None` where nothing shall be recorded.
+    sampling: Option<Sampling>,
 }
 
 impl PropagatingClient {
-    pub(crate) fn new(data_converter: DataConverter, policy: FlushPolicy) -> Arc<Self> {
-        Arc::new(Self { data_converter, policy })
+    pub(crate) fn new(
+        data_converter: DataConverter,
+        policy: FlushPolicy,
+        sampling: Option<Sampling>,
+    ) -> Arc<Self> {
+        Arc::new(Self { data_converter, policy, sampling })
     }
 
     /// The header of a start: always, since it pins the run's policy and names its trace.
-    async fn start(&self, header: &mut Option<Header>) {
-        let context = current_context().unwrap_or_else(new_trace);
-        self.insert(header, context.policy(self.policy)).await;
+    async fn start(&self, header: &mut Option<Header>, starting: Starting<'_>) {
+        let mut context = current_context().unwrap_or_else(|| {
+            let context = new_trace();
+            let sampling = self.sampling.as_ref();
+            let sampled = sampling.is_some_and(|it| it.keeps(&context.trace_id, &starting));
+            TraceContext { sampled, ..context }
+        });
+        context.sampled &= self.sampling.is_some();
+        let keeping = self.sampling.as_ref().is_some_and(Sampling::is_keeping_errors);
+        let policy = if keeping && !context.sampled { self.policy.on_error() } else { self.policy };
+        self.insert(header, context.policy(policy)).await;
     }
 
     /// The header of a message: where the sender stands, if it is in a trace.
@@ -80,6 +94,10 @@ impl PropagatingClient {
     }
 }
 
+fn starting<'a>(name: &'a str, workflow_id: &'a str, task_queue: &'a str) -> Starting<'a> {
+    Starting { name, workflow_id: Some(workflow_id), task_queue: Some(task_queue) }
+}
+
 impl ClientInterceptor for PropagatingClient {
     fn start_workflow<'a>(
         &'a self,
@@ -91,7 +109,9 @@ impl ClientInterceptor for PropagatingClient {
         >,
     ) -> BoxFuture<'a, Result<StartWorkflowOutput, WorkflowStartError>> {
         async move {
-            self.start(&mut input.options.header).await;
+            let StartWorkflowInput { workflow_type, options, .. } = &mut input;
+            let starting = starting(workflow_type, &options.workflow_id, &options.task_queue);
+            self.start(&mut options.header, starting).await;
             next.run(input).await
         }
         .boxed()
@@ -108,7 +128,9 @@ impl ClientInterceptor for PropagatingClient {
     ) -> BoxFuture<'a, Result<StartWorkflowOutput, WorkflowStartError>> {
         async move {
             // One header serves both the start and the signal.
-            self.start(&mut input.options.header).await;
+            let SignalWithStartWorkflowInput { workflow_type, options, .. } = &mut input;
+            let starting = starting(workflow_type, &options.workflow_id, &options.task_queue);
+            self.start(&mut options.header, starting).await;
             next.run(input).await
         }
         .boxed()
@@ -152,7 +174,9 @@ impl ClientInterceptor for PropagatingClient {
         >,
     ) -> BoxFuture<'a, Result<UpdateWithStartWorkflowOutput, WorkflowUpdateWithStartError>> {
         async move {
-            self.start(&mut input.options.start_header).await;
+            let UpdateWithStartWorkflowInput { workflow_type, options, .. } = &mut input;
+            let starting = starting(workflow_type, &options.workflow_id, &options.task_queue);
+            self.start(&mut options.start_header, starting).await;
             self.message(&mut input.options.update_header).await;
             next.run(input).await
         }

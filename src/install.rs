@@ -1,10 +1,10 @@
-use std::time::Duration;
+use std::{borrow::Cow, env, time::Duration};
 
 use durable_spans_activity::{
     ActivityInterceptor, BreakerState, DeliverActivity, Deliverer, FanOut, FlushActivity,
-    FlushPackedActivity, SpanSink, Statistics,
+    FlushPackedActivity, InTrace, SpanSink, Statistics,
 };
-use durable_spans_model::FlushPolicy;
+use durable_spans_model::{FlushPolicy, Sampling, SpanBuilder, Starting, TraceContext};
 use durable_spans_workflow::{Courier, Limits, Timetable, WorkflowTracing};
 use temporalio_client::ClientOptions;
 use temporalio_sdk::{
@@ -15,7 +15,7 @@ use temporalio_sdk::{
     workflow_replayer::WorkflowReplayerOptions,
 };
 
-use crate::client::PropagatingClient;
+use crate::client::{PropagatingClient, new_trace};
 
 /// How many runs may wait for their last flush before others wait for a slot for workflow tasks.
 const SLOTS_FOR_WAITING_RUNS: usize = 1_000;
@@ -45,10 +45,15 @@ pub struct DurableSpans {
     timer_spans: bool,
     linked_generations: bool,
     courier_patience: Duration,
+    sampling: Sampling,
+    disabled: bool,
 }
 
 impl DurableSpans {
     /// Traces every run, with the default flush policy, into `sink`.
+    ///
+    /// Where the environment variable `DISABLE_SCALE_TRACING` is set, to anything but nothing, `0` or
+    /// `false`, it is [`disabled`](Self::disabled): Scale's own SDK has the same switch.
     pub fn new(sink: impl SpanSink) -> Self {
         Self::of(Deliverer::new(sink))
     }
@@ -89,6 +94,8 @@ impl DurableSpans {
             timer_spans: false,
             linked_generations: false,
             courier_patience: COURIER_PATIENCE,
+            sampling: Sampling::all(),
+            disabled: env::var("DISABLE_SCALE_TRACING").is_ok_and(|value| is_yes(&value)),
         }
     }
 
@@ -146,6 +153,92 @@ impl DurableSpans {
         self
     }
 
+    /// Which traces are recorded. Default: all.
+    ///
+    /// It is decided where a trace begins: by the client that starts a run outside of any trace, by
+    /// [`trace`](Self::trace), or by the worker for a run that was started without a trace context.
+    /// What is not recorded costs nothing, but for the flushes of such runs without a trace context,
+    /// whose history must not depend on options. See [`Sampling::keep_errors`] for runs that fail.
+    ///
+    /// ```
+    /// use durable_spans::{DurableSpans, MemorySink, Sampling};
+    ///
+    /// let spans = DurableSpans::new(MemorySink::new())
+    ///     .sampling(Sampling::ratio(0.05).rule(|starting| {
+    ///         (starting.name == "Checkout").then_some(1.0)
+    ///     }).keep_errors());
+    /// ```
+    #[must_use]
+    pub fn sampling(mut self, sampling: Sampling) -> Self {
+        self.sampling = sampling;
+        self
+    }
+
+    /// Records nothing: the switch for the whole process. Runs in flight go on to issue the few
+    /// commands that they began with, and what couriers carry is delivered. Default false, see
+    /// [`DurableSpans::new`].
+    #[must_use]
+    pub fn disabled(mut self, disabled: bool) -> Self {
+        self.disabled = disabled;
+        self
+    }
+
+    /// Begins a trace in client code: describes its first span. What is started inside of its scope
+    /// hangs under it: workflows, by a client with [`install_client`](Self::install_client), and
+    /// further spans, by [`span`](crate::span).
+    ///
+    /// ```
+    /// use durable_spans::{DurableSpans, MemorySink, span};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let sink = MemorySink::new();
+    /// let spans = DurableSpans::new(sink.clone());
+    /// spans
+    ///     .trace("answer a letter")
+    ///     .scope(async {
+    ///         span("look up the customer").in_scope(|span| span.output("name", "Ada"));
+    ///         // client.start_workflow(…)
+    ///     })
+    ///     .await;
+    /// spans.flush(std::time::Duration::from_secs(5)).await;
+    /// assert_eq!(sink.spans().len(), 2);
+    /// # }
+    /// ```
+    pub fn trace(&self, name: impl Into<Cow<'static, str>>) -> SpanBuilder<InTrace> {
+        let name = name.into();
+        let starting = Starting { name: &name, workflow_id: None, task_queue: None };
+        let mut context = new_trace();
+        context.sampled = self.sampling.keeps(&context.trace_id, &starting);
+        if !context.sampled && self.sampling.is_keeping_errors() {
+            context.policy = Some(self.policy.on_error());
+        }
+        self.trace_in(context, name)
+    }
+
+    /// Begins a span in client code in the trace that `context` tells: one with an id or a group of
+    /// your own, or one that began elsewhere.
+    ///
+    /// ```
+    /// use durable_spans::{DurableSpans, MemorySink, TraceContext};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let spans = DurableSpans::new(MemorySink::new());
+    /// let context = TraceContext::new("order-17".parse()?).group_id("customer-4")?;
+    /// let span = spans.trace_in(context, "take the order").start();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn trace_in(
+        &self,
+        context: TraceContext,
+        name: impl Into<Cow<'static, str>>,
+    ) -> SpanBuilder<InTrace> {
+        let sampled = context.sampled && !self.disabled;
+        let context = TraceContext { sampled, ..context };
+        SpanBuilder::new(InTrace::new(context, self.deliverer.clone()), name)
+    }
+
     /// How long couriers try to deliver what the sink has not confirmed when a run closed. Default
     /// 7 days, in whole seconds. Then they fail and name what is lost: in Temporal, in the log, and
     /// in the statistics as [`Expired`](crate::DropReason::Expired). Applies to couriers that are
@@ -181,7 +274,8 @@ impl DurableSpans {
                 reason: format!("{reason} (call install last, after registering both)"),
             })?
             .task_types;
-        options.activity_inbound_interceptor(ActivityInterceptor::new(self.deliverer.clone()));
+        let activities = ActivityInterceptor::new(self.deliverer.clone()).disabled(self.disabled);
+        options.activity_inbound_interceptor(activities);
         if tasks.enable_workflows {
             if !tasks.enable_remote_activities {
                 without_activity_slots(&mut options.tuner);
@@ -229,9 +323,11 @@ impl DurableSpans {
     /// Lets a client tell the workflows that it starts, signals and updates which trace they belong
     /// to. Call it when the client's data converter is set.
     pub fn install_client(&self, options: &mut ClientOptions) {
-        options
-            .client_interceptors
-            .push(PropagatingClient::new(options.data_converter.clone(), self.policy));
+        options.client_interceptors.push(PropagatingClient::new(
+            options.data_converter.clone(),
+            self.policy,
+            (!self.disabled).then(|| self.sampling.clone()),
+        ));
     }
 
     /// Replays as a worker with this installation would. Needed wherever a traced run is replayed.
@@ -267,12 +363,18 @@ impl DurableSpans {
             .timetable(self.timetable.clone())
             .limits(self.limits)
             .timer_spans(self.timer_spans)
-            .linked_generations(self.linked_generations);
+            .linked_generations(self.linked_generations)
+            .sampling(self.sampling.clone())
+            .disabled(self.disabled);
         match &self.egress {
             Some(task_queue) => tracing.egress(task_queue),
             None => tracing,
         }
     }
+}
+
+fn is_yes(value: &str) -> bool {
+    !["", "0", "false"].contains(&value.trim().to_ascii_lowercase().as_str())
 }
 
 /// The worker's options are not ready for [`DurableSpans::install`].

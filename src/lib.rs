@@ -85,18 +85,17 @@ pub use backfill::{
 pub use client::new_trace;
 pub use doctor::{Doctor, ExamineError, Finding, Verdict};
 pub use durable_spans_activity::{
-    ActivitySpan, BreakerState, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions,
+    BreakerState, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions, LocalSpan,
     MemorySink, OpenAiOptions, OpenAiSink, OpperOptions, OpperSink, OtlpOptions, OtlpProtocol,
     OtlpSink, Repeats, SgpClient, SgpOptions, SgpPage, SgpSearch, SgpSink, SinkError, SpanBatch,
-    SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace,
+    SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace, span, within,
 };
 pub use durable_spans_model::{
-    ErrorCategory, FlushPolicy, InvalidSpan, Span, SpanError, SpanId, SpanStatus, SpanType,
-    Timestamp, TraceContext, TraceId, TraceParent,
+    ErrorCategory, FlushPolicy, InvalidSpan, Outcome, Sampling, Span, SpanBuilder, SpanError,
+    SpanGuard, SpanHandle, SpanId, SpanStatus, SpanType, Starting, Timestamp, TraceContext,
+    TraceId, TraceParent, data,
 };
-pub use durable_spans_workflow::{
-    Limits, SpanBuilder, SpanHandle, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing,
-};
+pub use durable_spans_workflow::{Limits, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing};
 pub use install::{DurableSpans, InstallError};
 
 /// The README's examples compile.

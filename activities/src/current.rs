@@ -1,87 +1,247 @@
-//! The current span of activity and client code.
+//! Spans of activity and client code.
 
 use std::{
+    any::Any,
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
-use durable_spans_model::{Span, TraceContext, to_json};
-use serde::Serialize;
+use durable_spans_model::{
+    AsyncPlace, Draft, Outcome, Place, Recording, Seed, Span, SpanBuilder, SpanGuard, SpanHandle,
+    SpanId, Timestamp, TraceContext,
+};
+use tokio::task::futures::TaskLocalFuture;
+use uuid::Uuid;
+
+use crate::{FanOut, outcome};
 
 tokio::task_local! {
     /// Set around the body of an activity. Survives its awaits, ends at `tokio::spawn`.
     static CURRENT: Current;
 }
 
+/// Where in the trace the code that is running now stands.
 #[derive(Clone)]
-struct Current {
+pub struct Current {
     context: TraceContext,
-    span: ActivitySpan,
+    /// `None` where the trace is known and no span of it is recorded here.
+    span: Option<LocalRecording>,
 }
 
-/// The span of the activity attempt that is running, to add what is worth seeing.
-///
-/// Has no effect where the activity is not traced, and after the attempt has ended.
-#[derive(Clone, Default)]
-pub struct ActivitySpan {
-    live: Option<Live>,
-}
+/// A span in activity or client code that ends with this guard.
+pub type LocalSpan = SpanGuard<LocalRecording>;
 
+/// A span of activity or client code. It is sent when it has ended.
 #[derive(Clone)]
-struct Live {
-    span: Arc<Mutex<Option<Span>>>,
-    context: TraceContext,
+pub struct LocalRecording {
+    shared: Arc<Shared>,
 }
 
-impl ActivitySpan {
-    pub(crate) fn new(span: Span, context: TraceContext) -> Self {
-        Self { live: Some(Live { span: Arc::new(Mutex::new(Some(span))), context }) }
+struct Shared {
+    /// What is below it needs to know.
+    context: TraceContext,
+    id: SpanId,
+    /// `None` when it has ended.
+    span: Mutex<Option<Span>>,
+    /// How many children of each name began: tells equal ones apart.
+    children: Mutex<BTreeMap<Cow<'static, str>, u64>>,
+    deliverer: FanOut,
+}
+
+impl LocalRecording {
+    /// A span that has begun, in the trace that `context` tells. Nothing is recorded where that is
+    /// not sampled, but what is started from here learns it.
+    pub(crate) fn new(span: Span, context: &TraceContext, deliverer: FanOut) -> Self {
+        let id = span.id.clone();
+        let context = TraceContext { span_id: Some(id.clone()), ..context.clone() };
+        let span = Mutex::new(context.sampled.then_some(span));
+        let children = Mutex::default();
+        Self { shared: Arc::new(Shared { context, id, span, children, deliverer }) }
     }
 
-    /// Adds a named value to what goes in. A value that serde cannot turn into JSON is noted as
-    /// such in its place.
-    pub fn input(&self, name: impl Into<String>, value: impl Serialize) {
-        self.update(|span| {
-            span.input.insert(name.into(), to_json(value));
-        });
+    /// Begins a span below this one.
+    fn child(&self, mut draft: Draft<Self>) -> Self {
+        let Shared { context, id, children, deliverer, .. } = &*self.shared;
+        let derived = |name: &Cow<'static, str>| {
+            let mut children = lock(children);
+            let count = children.entry(name.clone()).or_default();
+            *count += 1;
+            // The parent's id is unique already.
+            Seed::new(0, "local").span_id(Some(id), name, *count - 1, |_| 0)
+        };
+        let child = draft.id.take().unwrap_or_else(|| derived(&draft.name));
+        let name = std::mem::take(&mut draft.name);
+        let mut span = Span::new(context.trace_id.clone(), child, name, self.now());
+        span.parent_id = Some(id.clone());
+        span.group_id.clone_from(&context.group_id);
+        draft.describe(&mut span);
+        Self::new(span, context, deliverer.clone())
     }
 
-    /// Adds a named value to what came out.
-    pub fn output(&self, name: impl Into<String>, value: impl Serialize) {
-        self.update(|span| {
-            span.output.insert(name.into(), to_json(value));
-        });
-    }
-
-    /// Adds a named value to the metadata.
-    pub fn metadata(&self, name: impl Into<String>, value: impl Serialize) {
-        self.update(|span| {
-            span.metadata.insert(name.into(), to_json(value));
-        });
-    }
-
-    /// What a further part of the trace needs to know to hang under this span, `None` where the
-    /// activity is not traced.
-    pub fn trace_context(&self) -> Option<&TraceContext> {
-        self.live.as_ref().map(|live| &live.context)
-    }
-
+    /// Takes the span, which has ended then.
     pub(crate) fn take(&self) -> Option<Span> {
-        let live = self.live.as_ref()?;
-        live.span.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.shared.span).take()
     }
 
+    /// The code inside of this span.
+    pub(crate) fn inside(&self) -> Current {
+        Current { context: self.shared.context.clone(), span: Some(self.clone()) }
+    }
+}
+
+impl Recording for LocalRecording {
     fn update(&self, change: impl FnOnce(&mut Span)) {
-        if let Some(live) = &self.live
-            && let Some(span) = live.span.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
-        {
+        if let Some(span) = lock(&self.shared.span).as_mut() {
             change(span);
         }
     }
+
+    fn end(&self, outcome: Outcome) {
+        let Some(mut span) = self.take() else { return };
+        span.finish(outcome, self.now());
+        self.shared.deliverer.queue_span(span);
+    }
+
+    fn id(&self) -> &SpanId {
+        &self.shared.id
+    }
+
+    fn trace_context(&self) -> Option<TraceContext> {
+        Some(self.shared.context.clone())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from(SystemTime::now())
+    }
+
+    fn outcome_of<E: fmt::Display + Any>(error: &E) -> Outcome {
+        outcome::of_user(error)
+    }
 }
 
-/// The span of the activity attempt that this task is running. Not inherited by what the activity
-/// spawns (`tokio::spawn`, `spawn_blocking`): take it before, and hand it over.
+impl fmt::Debug for LocalRecording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalRecording").field("id", &self.shared.id).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Activity and client code, as a place where spans begin: under the current span.
+#[derive(Clone, Copy, Debug)]
+pub struct Here;
+
+impl Place for Here {
+    type Recording = LocalRecording;
+
+    fn begin(&self, mut draft: Draft<LocalRecording>) -> Option<LocalRecording> {
+        let parent = draft.parent.take();
+        let parent = parent.or_else(|| CURRENT.try_with(|current| current.span.clone()).ok()?)?;
+        Some(parent.child(draft))
+    }
+
+    fn enter<R>(&self, span: &LocalRecording, work: impl FnOnce() -> R) -> R {
+        CURRENT.sync_scope(span.inside(), work)
+    }
+}
+
+impl AsyncPlace for Here {
+    type Within<F: Future> = Within<F>;
+
+    fn within<F: Future>(&self, span: &LocalRecording, future: F) -> Within<F> {
+        CURRENT.scope(span.inside(), future)
+    }
+}
+
+/// Client code outside of any span, as a place where the spans begin that hang under `context`: the
+/// first one of a trace, or of this process's part of it.
+#[derive(Clone)]
+pub struct InTrace {
+    context: TraceContext,
+    deliverer: FanOut,
+}
+
+impl InTrace {
+    /// Spans of the trace that `context` tells, delivered by `deliverer`.
+    pub fn new(context: TraceContext, deliverer: FanOut) -> Self {
+        Self { context, deliverer }
+    }
+}
+
+impl Place for InTrace {
+    type Recording = LocalRecording;
+
+    fn begin(&self, mut draft: Draft<LocalRecording>) -> Option<LocalRecording> {
+        if let Some(parent) = draft.parent.take() {
+            return Some(parent.child(draft));
+        }
+        let TraceContext { trace_id, span_id, group_id, .. } = &self.context;
+        let random = || SpanId::from_bits(Uuid::new_v4().as_u128());
+        let id = draft.id.take().unwrap_or_else(random);
+        let name = std::mem::take(&mut draft.name);
+        let start = Timestamp::from(SystemTime::now());
+        let mut span = Span::new(trace_id.clone(), id, name, start);
+        span.parent_id.clone_from(span_id);
+        span.group_id.clone_from(group_id);
+        draft.describe(&mut span);
+        Some(LocalRecording::new(span, &self.context, self.deliverer.clone()))
+    }
+
+    fn enter<R>(&self, span: &LocalRecording, work: impl FnOnce() -> R) -> R {
+        Here.enter(span, work)
+    }
+}
+
+impl AsyncPlace for InTrace {
+    type Within<F: Future> = Within<F>;
+
+    fn within<F: Future>(&self, span: &LocalRecording, future: F) -> Within<F> {
+        Here.within(span, future)
+    }
+}
+
+impl fmt::Debug for InTrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InTrace").field("trace_id", &self.context.trace_id).finish_non_exhaustive()
+    }
+}
+
+/// A future with its current span.
+pub type Within<F> = TaskLocalFuture<Current, F>;
+
+/// Begins to describe a span in activity or client code, under the current span. Where there is none,
+/// nothing is recorded. Workflow code has `ctx.span(…)` instead.
+///
+/// It is sent when it has ended, and like every span of activity code it is not part of the
+/// workflow's history: what is not sent when the process dies is lost.
+///
+/// ```
+/// use durable_spans_activity::span;
+///
+/// # async fn activity() -> Result<usize, std::io::Error> {
+/// let words = span("count words")
+///     .input("file", "README.md")
+///     .try_scope(async {
+///         let text = tokio::fs::read_to_string("README.md").await?;
+///         Ok::<_, std::io::Error>(text.split_whitespace().count())
+///     })
+///     .await?;
+/// # Ok(words)
+/// # }
+/// ```
+pub fn span(name: impl Into<Cow<'static, str>>) -> SpanBuilder<Here> {
+    SpanBuilder::new(Here, name)
+}
+
+/// The span that this activity or client code is in: the innermost scope, or that of the activity
+/// attempt. Not inherited by what the code spawns (`tokio::spawn`, `spawn_blocking`): take it before,
+/// and hand it over, or let the spawned code run [`within`] it.
 ///
 /// ```
 /// # async fn activity() {
@@ -93,13 +253,38 @@ impl ActivitySpan {
 /// durable_spans_activity::current_span().output("rows", rows.await.unwrap());
 /// # }
 /// ```
-pub fn current_span() -> ActivitySpan {
-    CURRENT.try_with(|current| current.span.clone()).unwrap_or_default()
+pub fn current_span() -> SpanHandle<LocalRecording> {
+    SpanHandle::new(CURRENT.try_with(|current| current.span.clone()).ok().flatten())
 }
 
 /// The trace context of this task: that of its activity, or the one set by [`in_trace`].
 pub fn current_context() -> Option<TraceContext> {
     CURRENT.try_with(|current| current.context.clone()).ok()
+}
+
+/// Runs `future` with `span` as the current one. The span does not end with it.
+///
+/// ```
+/// # async fn activity() {
+/// use durable_spans_activity::{current_span, span, within};
+///
+/// let here = current_span();
+/// let spawned = tokio::spawn(async move {
+///     within(&here, async { span("in another task").start().end() }).await;
+/// });
+/// # spawned.await.unwrap();
+/// # }
+/// ```
+pub async fn within<F: Future>(span: &SpanHandle<LocalRecording>, future: F) -> F::Output {
+    match span.recording() {
+        Some(recording) => Here.within(recording, future).await,
+        None => future.await,
+    }
+}
+
+/// Runs the body of an activity in its span.
+pub(crate) async fn in_span<F: Future>(span: &LocalRecording, future: F) -> F::Output {
+    Here.within(span, future).await
 }
 
 /// Runs `future` with `context` as the trace context: workflows that it starts and signals that it
@@ -117,13 +302,5 @@ pub fn current_context() -> Option<TraceContext> {
 /// # }
 /// ```
 pub async fn in_trace<F: Future>(context: TraceContext, future: F) -> F::Output {
-    CURRENT.scope(Current { context, span: ActivitySpan::default() }, future).await
-}
-
-pub(crate) async fn in_activity_span<F: Future>(
-    span: ActivitySpan,
-    context: TraceContext,
-    future: F,
-) -> F::Output {
-    CURRENT.scope(Current { context, span }, future).await
+    CURRENT.scope(Current { context, span: None }, future).await
 }

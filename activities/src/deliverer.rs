@@ -10,7 +10,7 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use durable_spans_model::{Span, Timestamp};
 use durable_spans_workflow::{Acknowledgement, FlushGroup};
-use tokio::{sync::Notify, task::JoinHandle, time::Instant};
+use tokio::{runtime::Handle, sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{
     breaker::{Breaker, BreakerState},
@@ -258,6 +258,12 @@ impl Deliverer {
         }
     }
 
+    /// Takes one span of activity or client code.
+    pub(crate) fn queue_span(&self, span: Span) {
+        // No room is counted and logged.
+        let _ = self.enqueue(None, vec![span], true);
+    }
+
     /// Puts spans into the queue, unless the very same are there already or have been delivered.
     /// Where there is no room, and this is their `last_chance`, they are counted as dropped.
     fn enqueue(
@@ -318,10 +324,13 @@ impl Deliverer {
         Ok(parcel)
     }
 
-    /// The task ends with its runtime, so a later runtime starts another one.
+    /// The task ends with its runtime, so a later runtime starts another one. Without a runtime, as in
+    /// a synchronous part of a program, spans wait for the next call from within one.
     fn ensure_running(&self, state: &mut State) {
-        if state.task.as_ref().is_none_or(JoinHandle::is_finished) {
-            state.task = Some(tokio::spawn(deliver(self.shared.clone())));
+        if state.task.as_ref().is_none_or(JoinHandle::is_finished)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            state.task = Some(runtime.spawn(deliver(self.shared.clone())));
         }
     }
 

@@ -111,6 +111,11 @@ impl FanOut {
         join_all(self.deliverers.iter().map(|sink| sink.take_span(span.clone(), wait))).await;
     }
 
+    /// Takes one span for all sinks at once, and waits for none.
+    pub(crate) fn queue_span(&self, span: Span) {
+        self.deliverers.iter().for_each(|sink| sink.queue_span(span.clone()));
+    }
+
     pub(crate) fn count_dropped(&self, reason: DropReason, spans: u64) {
         self.deliverers.iter().for_each(|sink| sink.count_dropped(reason, spans));
     }

@@ -4,16 +4,15 @@ use std::{
 };
 
 use durable_spans_model::{
-    ErrorCategory, HEADER, Span, SpanError, SpanStatus, SpanType, TRACER_HEADER, Timestamp,
+    ErrorCategory, HEADER, Outcome, Span, SpanError, SpanType, TRACER_HEADER, Timestamp,
     TraceContext, TraceParent, attempt_span_id,
 };
 use durable_spans_workflow::{
     DELIVER_ACTIVITY, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, from_payload,
 };
 use futures::FutureExt;
-use temporalio_common::error::{ApplicationErrorCategory, ApplicationFailure};
 use temporalio_sdk::{
-    activities::{ActivityError, ActivityInfo},
+    activities::ActivityInfo,
     interceptors::{
         ActivityInboundInterceptor, ExecuteActivityInput, ExecuteActivityOutput,
         ExecuteActivityResult, Next,
@@ -22,7 +21,8 @@ use temporalio_sdk::{
 
 use crate::{
     FanOut,
-    current::{ActivitySpan, in_activity_span, in_trace},
+    current::{LocalRecording, in_span, in_trace},
+    outcome,
 };
 
 /// How long the result of an activity may be held back until its span has arrived.
@@ -36,12 +36,20 @@ const CONFIRMATION_WAIT: Duration = Duration::from_millis(250);
 /// attempt that is killed with its worker has no span: it is a gap in the numbers.
 pub struct ActivityInterceptor {
     deliverer: FanOut,
+    disabled: bool,
 }
 
 impl ActivityInterceptor {
     /// An interceptor that delivers through `deliverer`.
     pub fn new(deliverer: impl Into<FanOut>) -> Self {
-        Self { deliverer: deliverer.into() }
+        Self { deliverer: deliverer.into(), disabled: false }
+    }
+
+    /// Records nothing, and tells what the activities start. Default false.
+    #[must_use]
+    pub fn disabled(mut self, disabled: bool) -> Self {
+        self.disabled = disabled;
+        self
     }
 
     async fn traced(
@@ -56,20 +64,19 @@ impl ActivityInterceptor {
         if let Some(Ok(observed)) = observed.map(|header| TraceParent::from_header(&header.data)) {
             span.set_observed(&observed);
         }
-        let below = TraceContext { span_id: Some(span.id.clone()), ..context };
-        let current = ActivitySpan::new(span, below.clone());
-        let body = in_activity_span(current.clone(), below, next.run(input));
+        let current = LocalRecording::new(span, &context, self.deliverer.clone());
+        let body = in_span(&current, next.run(input));
         let outcome = AssertUnwindSafe(body).catch_unwind().await;
         if let Some(mut span) = current.take() {
-            span.end_timestamp = Some(Timestamp::from(SystemTime::now()).max(started));
-            match &outcome {
-                Ok(Ok(_)) | Ok(Err(ActivityError::WillCompleteAsync)) => {}
-                Ok(Err(error)) => note_failure(&mut span, error),
-                Err(_) => span.set_error(
+            let end = match &outcome {
+                Ok(Ok(_)) => Outcome::Success,
+                Ok(Err(error)) => outcome::of_attempt(&mut span, error),
+                Err(_) => Outcome::Error(
                     SpanError::new("Panic", "activity code panicked")
                         .category(ErrorCategory::Application),
                 ),
-            }
+            };
+            span.finish(end, Timestamp::from(SystemTime::now()));
             self.deliverer.take_span(span, CONFIRMATION_WAIT).await;
         }
         outcome.unwrap_or_else(|panic| resume_unwind(panic))
@@ -89,7 +96,10 @@ impl ActivityInboundInterceptor for ActivityInterceptor {
         }
         match header.map(from_payload) {
             None => next.run(input),
-            Some(Ok(context)) if !context.sampled => in_trace(context, next.run(input)).boxed(),
+            Some(Ok(context)) if self.disabled || !context.sampled => {
+                let context = TraceContext { sampled: false, ..context };
+                in_trace(context, next.run(input)).boxed()
+            }
             Some(Ok(context)) => self.traced(context, input, next).boxed(),
             Some(Err(error)) => {
                 tracing::warn!(
@@ -138,23 +148,4 @@ fn attempt_span(context: &TraceContext, info: &ActivityInfo, started: Timestamp)
         note("temporal.queue_ms", u64::try_from(queued.as_millis()).unwrap_or(u64::MAX).into());
     }
     span
-}
-
-fn note_failure(span: &mut Span, error: &ActivityError) {
-    match error {
-        ActivityError::Cancelled { .. } => span.status = SpanStatus::Canceled,
-        ActivityError::Application(failure)
-            if failure.category() == ApplicationErrorCategory::Benign =>
-        {
-            span.metadata.insert("temporal.benign_failure".into(), failure.to_string().into());
-        }
-        ActivityError::Application(failure) => span.set_error(application_error(failure)),
-        _ => span.set_error(SpanError::new("ActivityError", "activity failed")),
-    }
-}
-
-fn application_error(failure: &ApplicationFailure) -> SpanError {
-    let error_type = failure.type_name().filter(|name| !name.is_empty());
-    SpanError::new(error_type.unwrap_or("ApplicationFailure"), failure.to_string())
-        .category(ErrorCategory::Application)
 }

@@ -33,6 +33,7 @@ mod flush;
 mod http;
 mod interceptor;
 mod options;
+mod outcome;
 mod parcel;
 mod sent;
 mod sink;
@@ -44,12 +45,16 @@ pub use adapters::{Filter, Map};
 pub use breaker::BreakerState;
 pub use contract::{Contract, Repeats};
 pub use courier::DeliverActivity;
-pub use current::{ActivitySpan, current_context, current_span, in_trace};
+pub use current::{
+    Here, InTrace, LocalRecording, LocalSpan, Within, current_context, current_span, in_trace,
+    span, within,
+};
 pub use deliverer::Deliverer;
 pub use fan_out::FanOut;
 pub use flush::{FlushActivity, FlushPackedActivity};
 pub use interceptor::ActivityInterceptor;
 pub use options::InvalidOptions;
+pub use outcome::OfActivity;
 pub use sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink};
 pub use sink_error::SinkError;
 pub use sinks::{

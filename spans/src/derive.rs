@@ -82,6 +82,15 @@ pub fn next_trace_id(trace_id: &TraceId, root: &SpanId) -> TraceId {
     TraceId::from_bits(hasher.finish128().as_u128())
 }
 
+/// A number from 0 up to 1 that stands for this trace, evenly spread. What is sampled follows from it.
+pub(crate) fn share_of_trace(trace_id: &TraceId) -> f64 {
+    let mut hasher = hasher(0);
+    text(&mut hasher, "share");
+    text(&mut hasher, &trace_id.to_string());
+    // As many bits as a double holds exactly.
+    (hasher.finish128().h1 >> 11) as f64 / (1_u64 << 53) as f64
+}
+
 fn hasher(key: u128) -> SipHasher13 {
     SipHasher13::new_with_key(&key.to_le_bytes())
 }

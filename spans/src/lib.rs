@@ -29,6 +29,8 @@ mod error;
 mod id;
 mod notes;
 mod policy;
+mod recording;
+mod sampling;
 mod span;
 mod span_type;
 mod timestamp;
@@ -39,6 +41,11 @@ pub use derive::{Seed, attempt_span_id, next_trace_id};
 pub use error::InvalidSpan;
 pub use id::{MAX_ID_BYTES, SpanId, TraceId};
 pub use policy::{FlushPolicy, RULE_VERSION};
+pub use recording::{
+    AsyncPlace, Displayed, Draft, Failure, Outcome, Place, Recording, SpanBuilder, SpanGuard,
+    SpanHandle,
+};
+pub use sampling::{Sampling, Starting};
 pub use span::{ErrorCategory, Span, SpanError, SpanStatus, to_json};
 pub use span_type::SpanType;
 pub use timestamp::Timestamp;

@@ -3,13 +3,19 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The newest version of the flush rule that this release follows. It follows all older ones, too.
-pub const RULE_VERSION: u16 = BY_ACTIVITY;
+pub const RULE_VERSION: u16 = ON_ERROR_BY_ACTIVITY;
 
 /// Flush by a local activity.
 const LOCALLY: u16 = 1;
 
 /// The same rule, but flush by a normal activity.
 const BY_ACTIVITY: u16 = 2;
+
+/// Flush at the close of a run that fails, and else not at all; locally.
+const ON_ERROR: u16 = 3;
+
+/// The same by a normal activity.
+const ON_ERROR_BY_ACTIVITY: u16 = 4;
 
 /// When a run flushes its spans. Pinned per run when the run starts, so that changing the options
 /// of a worker or a client never changes the commands of a run in flight.
@@ -76,13 +82,26 @@ impl FlushPolicy {
     /// the spans.
     #[must_use]
     pub const fn by_activity(mut self) -> Self {
-        self.rule_version = BY_ACTIVITY;
+        self.rule_version = if self.is_on_error() { ON_ERROR_BY_ACTIVITY } else { BY_ACTIVITY };
         self
     }
 
     /// See [`FlushPolicy::by_activity`].
     pub const fn is_by_activity(&self) -> bool {
-        self.rule_version == BY_ACTIVITY
+        matches!(self.rule_version, BY_ACTIVITY | ON_ERROR_BY_ACTIVITY)
+    }
+
+    /// Flush once, at the close, and only if the run fails: the policy of runs that sampling has not
+    /// chosen and keeps if they fail, see [`Sampling::keep_errors`](crate::Sampling::keep_errors).
+    #[must_use]
+    pub const fn on_error(mut self) -> Self {
+        self.rule_version = if self.is_by_activity() { ON_ERROR_BY_ACTIVITY } else { ON_ERROR };
+        self
+    }
+
+    /// See [`FlushPolicy::on_error`].
+    pub const fn is_on_error(&self) -> bool {
+        matches!(self.rule_version, ON_ERROR | ON_ERROR_BY_ACTIVITY)
     }
 
     /// Whether this release follows that version of the flush rule.
@@ -161,6 +180,9 @@ mod tests {
         let by_activity = FlushPolicy::new().by_activity();
         assert_eq!(pinned(by_activity), "[2,200,10000,0]");
         assert!(parsed("[2,200,10000,0]").is_by_activity());
+        assert_eq!(pinned(FlushPolicy::new().on_error()), "[3,200,10000,0]");
+        assert_eq!(pinned(by_activity.on_error()), "[4,200,10000,0]");
+        assert_eq!(by_activity.on_error(), FlushPolicy::new().on_error().by_activity());
         assert_eq!(parsed("[7,200,10000,0]").rule_version(), 7);
         assert!(!parsed("[7,200,10000,0]").is_known() && !parsed("[0,200,10000,0]").is_known());
     }

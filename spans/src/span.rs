@@ -1,7 +1,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{InvalidSpan, SpanId, SpanType, Timestamp, TraceId, TraceParent, id::check_id};
+use crate::{
+    InvalidSpan, Outcome, SpanId, SpanType, Timestamp, TraceId, TraceParent, id::check_id,
+};
 
 /// How a span ended. A span that is still open has [`SpanStatus::Success`] and no end, which is
 /// what SGP's own clients send.
@@ -190,6 +192,17 @@ impl Span {
         self.metadata.remove("error_data");
         if !data.is_empty() {
             self.metadata.insert("error_data".into(), data.into());
+        }
+    }
+
+    /// Ends the span, never before it started. A span on which an error was noted stays an error,
+    /// unless it was cancelled.
+    pub fn finish(&mut self, outcome: Outcome, at: Timestamp) {
+        self.end_timestamp = Some(at.max(self.start_timestamp));
+        match outcome {
+            Outcome::Success => {}
+            Outcome::Error(error) => self.set_error(error),
+            Outcome::Canceled | Outcome::Abandoned => self.status = SpanStatus::Canceled,
         }
     }
 

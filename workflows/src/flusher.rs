@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use durable_spans_model::Outcome;
 use futures_util::{FutureExt, future::FusedFuture};
 use temporalio_workflow::{
     ActivityCancellationType, ActivityOptions, ChildWorkflowCancellationType, ChildWorkflowOptions,
@@ -20,7 +21,7 @@ use crate::{
     courier::{Courier, Freight},
     flush::{FlushPacked, FlushReply, FlushSpans},
     outcome::RunEnd,
-    recorder::{Outcome, SpanRef},
+    recorder::SpanRef,
     rule::{Due, Linger},
     run::Run,
 };
@@ -110,10 +111,14 @@ pub(crate) async fn close(
         run.end_all();
         return run.rescue_late_spans();
     }
+    let flushes = run.flushes_at_close(&outcome);
     run.note_counts(root);
     run.end(root, outcome);
     run.end_all();
     run.begin_closing();
+    if !flushes {
+        return;
+    }
     let mut last = Box::pin(flush(run, ctx)).fuse();
     poll_fn(|cx| {
         let done = last.poll_unpin(cx).is_ready() || last.is_terminated();

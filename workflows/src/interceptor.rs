@@ -7,8 +7,8 @@ use std::{
 };
 
 use durable_spans_model::{
-    FlushPolicy, HEADER, RULE_VERSION, Span, SpanId, SpanType, TRACER_HEADER, Timestamp,
-    TraceContext, TraceParent,
+    FlushPolicy, HEADER, Outcome, RULE_VERSION, Sampling, Span, SpanId, SpanType, TRACER_HEADER,
+    Timestamp, TraceContext, TraceParent,
 };
 use temporalio_workflow::{
     ParentClosePolicy, TimerResult, WorkflowContextView,
@@ -32,8 +32,8 @@ use crate::{
     limits::Limits,
     operation::Operation,
     outcome,
-    recorder::{Outcome, Parent, SpanRef},
-    run::{Hooks, Run, StartFacts},
+    recorder::{Parent, SpanRef},
+    run::{Options, Run, StartFacts},
     scope::{Scope, ScopeKey},
     timetable::Timetable,
 };
@@ -55,12 +55,7 @@ type CancellableNext<I, T> = WorkflowNext<'static, I, CancellableWorkflowOutboun
 #[derive(Clone, Default)]
 pub struct WorkflowTracing {
     timetable: Timetable,
-    limits: Limits,
-    egress: Option<String>,
-    timer_spans: bool,
-    linked_generations: bool,
-    hooks: Hooks,
-    without_commands: bool,
+    options: Options,
 }
 
 impl WorkflowTracing {
@@ -79,7 +74,7 @@ impl WorkflowTracing {
     /// Says how much a run may record.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.options.limits = limits;
         self
     }
 
@@ -88,7 +83,7 @@ impl WorkflowTracing {
     /// buffered spans ([`when_buffered`](durable_spans_model::FlushPolicy::when_buffered)).
     #[must_use]
     pub fn timer_spans(mut self, wanted: bool) -> Self {
-        self.timer_spans = wanted;
+        self.options.timer_spans = wanted;
         self
     }
 
@@ -98,7 +93,7 @@ impl WorkflowTracing {
     /// without an end, whose one trace would grow for ever. Changing it is no versioning event.
     #[must_use]
     pub fn linked_generations(mut self, wanted: bool) -> Self {
-        self.linked_generations = wanted;
+        self.options.linked_generations = wanted;
         self
     }
 
@@ -108,7 +103,7 @@ impl WorkflowTracing {
     /// queue. Changing it is no versioning event.
     #[must_use]
     pub fn egress(mut self, task_queue: impl Into<String>) -> Self {
-        self.egress = Some(task_queue.into());
+        self.options.egress = Some(task_queue.into());
         self
     }
 
@@ -118,7 +113,7 @@ impl WorkflowTracing {
     /// It is called within the workflow task and must not block or panic.
     #[must_use]
     pub fn observer(mut self, observer: impl Fn(&FlushGroup) + Send + Sync + 'static) -> Self {
-        self.hooks.observer = Some(Arc::new(observer));
+        self.options.hooks.observer = Some(Arc::new(observer));
         self
     }
 
@@ -132,7 +127,7 @@ impl WorkflowTracing {
         mut self,
         rescue: impl Fn(&str, &FlushGroup) + Send + Sync + 'static,
     ) -> Self {
-        self.hooks.last_resort = Some(Arc::new(rescue));
+        self.options.hooks.last_resort = Some(Arc::new(rescue));
         self
     }
 
@@ -145,7 +140,7 @@ impl WorkflowTracing {
     /// It is called within the workflow task and must not block or panic.
     #[must_use]
     pub fn leaving(mut self, leaving: impl Fn(&[Span]) + Send + Sync + 'static) -> Self {
-        self.hooks.leaving = Some(Arc::new(leaving));
+        self.options.hooks.leaving = Some(Arc::new(leaving));
         self
     }
 
@@ -156,15 +151,34 @@ impl WorkflowTracing {
     /// Not for workers, where nothing would be delivered.
     #[must_use]
     pub fn without_commands(mut self) -> Self {
-        self.without_commands = true;
+        self.options.without_commands = true;
+        self
+    }
+
+    /// Which traces are recorded, of those that begin with a run: one that was started by a schedule,
+    /// say, without a trace context. Default: all. Such a run issues its flushes in any case, so
+    /// changing it is no versioning event.
+    #[must_use]
+    pub fn sampling(mut self, sampling: Sampling) -> Self {
+        self.options.sampling = sampling;
+        self
+    }
+
+    /// Records nothing, whatever trace a run is in. Runs in flight go on to issue the commands that
+    /// they began with, so changing it is no versioning event. Default false.
+    #[must_use]
+    pub fn disabled(mut self, disabled: bool) -> Self {
+        self.options.disabled = disabled;
         self
     }
 
     /// The interceptor, to be registered on a worker's or a replayer's options.
     pub fn interceptor(self) -> WorkflowInterceptorConstructor {
+        let Self { timetable, options } = self;
+        let options = Arc::new(options);
         WorkflowInterceptorConstructor::new(move |view: &WorkflowContextView| Interceptor {
-            mode: Mode::of_run(view, &self),
-            timer_spans: self.timer_spans,
+            mode: Mode::of_run(view, &timetable, &options),
+            timer_spans: options.timer_spans,
         })
     }
 }
@@ -186,16 +200,16 @@ enum Mode {
 }
 
 impl Mode {
-    fn of_run(view: &WorkflowContextView, tracing: &WorkflowTracing) -> Self {
+    fn of_run(view: &WorkflowContextView, timetable: &Timetable, options: &Arc<Options>) -> Self {
         let start_time =
             view.start_time().map_or(Timestamp::from_unix_ns(i64::MAX), Timestamp::from);
         // A traced courier would start couriers without end.
         if view.workflow_type() == COURIER_WORKFLOW {
             return Self::LeftAlone;
         }
-        let policy = match tracing.timetable.policy_at(start_time) {
+        let policy = match timetable.policy_at(start_time) {
             Some(policy) => policy,
-            None if tracing.without_commands => FlushPolicy::new(),
+            None if options.without_commands => FlushPolicy::new(),
             None => return Self::LeftAlone,
         };
         let raw = view.raw();
@@ -207,19 +221,24 @@ impl Mode {
             &raw.arguments,
         );
         match context {
-            Some(context) if !context.sampled && !tracing.without_commands => {
+            Some(context)
+                if !context.sampled
+                    && !context.policy.is_some_and(|policy| policy.is_on_error())
+                    && !options.without_commands =>
+            {
                 Self::Unsampled(context)
             }
             context => {
                 let context = context.or_else(|| join(observed.as_ref()?));
                 let pinned = context.as_ref().and_then(|context| context.policy);
                 let policy = pinned.unwrap_or(policy);
-                if !policy.is_known() && !tracing.without_commands {
+                if !policy.is_known() && !options.without_commands {
                     return Self::UnknownRule(policy.rule_version());
                 }
                 let start = StartFacts {
                     workflow_id: view.workflow_id().to_owned(),
                     workflow_type: view.workflow_type().to_owned(),
+                    task_queue: view.task_queue().to_owned(),
                     run_id: view.run_id().to_owned(),
                     start_time,
                     continued: view.continued_from_run_id().is_some(),
@@ -230,14 +249,7 @@ impl Mode {
                     observed,
                     policy,
                 };
-                Self::Traced(Rc::new(Run::new(
-                    start,
-                    tracing.limits,
-                    tracing.egress.clone(),
-                    tracing.linked_generations,
-                    tracing.hooks.clone(),
-                    tracing.without_commands,
-                )))
+                Self::Traced(Rc::new(Run::new(start, options.clone())))
             }
         }
     }

@@ -81,5 +81,5 @@ pub use header::{EXPLICIT_CONTEXT, from_payload, of_start as context_of_start, t
 pub use interceptor::WorkflowTracing;
 pub use limits::Limits;
 pub use run::{SEED_STREAM, place_stream};
-pub use span::{SpanBuilder, SpanHandle, WorkflowSpan, WorkflowSpans};
+pub use span::{InWorkflow, WorkflowRecording, WorkflowSpan, WorkflowSpans};
 pub use timetable::Timetable;

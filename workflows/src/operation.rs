@@ -1,9 +1,9 @@
 use std::rc::Rc;
 
-use durable_spans_model::SpanType;
+use durable_spans_model::{Outcome, SpanType};
 
 use crate::{
-    recorder::{Outcome, Parent, SpanRef},
+    recorder::{Parent, SpanRef},
     run::Run,
 };
 

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use durable_spans_model::{ErrorCategory, SpanError};
+use durable_spans_model::{ErrorCategory, Outcome, SpanError};
 use temporalio_workflow::{
     ActivityExecutionError, ChildWorkflowExecutionError, ChildWorkflowStartError,
     WorkflowSignalError, WorkflowTermination,
@@ -13,8 +13,6 @@ use temporalio_workflow::{
         protos::temporal::api::failure::v1::Failure,
     },
 };
-
-use crate::recorder::Outcome;
 
 /// How the main routine of a run ended.
 pub(crate) enum RunEnd {
@@ -89,9 +87,7 @@ pub(crate) fn user_error(error: &(impl std::fmt::Display + Any)) -> Outcome {
     } else if let Some(failure) = any.downcast_ref::<ApplicationFailure>() {
         application(failure)
     } else {
-        let name = std::any::type_name_of_val(error);
-        let name = name.rsplit("::").next().unwrap_or(name);
-        Outcome::Error(SpanError::new(name, error.to_string()).category(ErrorCategory::Application))
+        Outcome::of_error(error)
     }
 }
 

@@ -4,25 +4,13 @@ use std::{
     rc::Rc,
 };
 
-use durable_spans_model::{
-    Seed, Span, SpanError, SpanId, SpanStatus, SpanType, Timestamp, TraceId, TraceParent,
-};
+use durable_spans_model::{Outcome, Seed, Span, SpanId, SpanType, Timestamp, TraceId, TraceParent};
 
 use crate::{
     courier::json_len,
     flush::{Acknowledgement, FlushGroup},
     limits::Limits,
 };
-
-/// How a span ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Success,
-    Error(SpanError),
-    Canceled,
-    /// Nobody waited for the end any more: the run closed, or the future was dropped.
-    Abandoned,
-}
 
 /// What a span hangs under.
 #[derive(Clone, Debug)]
@@ -67,6 +55,7 @@ pub(crate) struct Recorder {
     seed: Seed,
     limits: Limits,
     marks: Marks,
+    kept: Kept,
     /// Bytes of JSON per group, where groups must be small enough for a command each.
     group_bytes: Option<usize>,
     next_sequence: u64,
@@ -90,6 +79,16 @@ pub(crate) struct Recorder {
     under_root: BTreeMap<Cow<'static, str>, u64>,
     /// How many spans of one name began under a parent that is no span of this run, or has ended.
     outside: BTreeMap<(Option<SpanId>, Cow<'static, str>), u64>,
+}
+
+/// Which spans of a run shall arrive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kept {
+    #[default]
+    All,
+    /// They wait in the buffer for the end of the run, and are sent if that is a failure.
+    IfItFails,
+    Nothing,
 }
 
 /// What each span of a run is marked with.
@@ -146,6 +145,7 @@ impl Recorder {
             seed,
             limits,
             marks,
+            kept: Kept::All,
             group_bytes,
             next_sequence: 0,
             open: BTreeMap::new(),
@@ -163,6 +163,22 @@ impl Recorder {
         }
     }
 
+    /// Says which spans shall arrive. Default: all.
+    pub(crate) fn keep(&mut self, kept: Kept) {
+        self.kept = kept;
+    }
+
+    pub(crate) fn kept(&self) -> Kept {
+        self.kept
+    }
+
+    /// The run failed: what waited for that is sent.
+    pub(crate) fn it_failed(&mut self) {
+        if self.kept == Kept::IfItFails {
+            self.kept = Kept::All;
+        }
+    }
+
     pub(crate) fn trace_id(&self) -> &TraceId {
         &self.trace_id
     }
@@ -176,9 +192,21 @@ impl Recorder {
         at: Timestamp,
         draw: impl FnOnce(u64) -> u64,
     ) -> SpanRef {
-        let parent_id = parent.map(Parent::id);
         let nth = self.count(parent, name.clone());
-        let id = self.seed.span_id(parent_id, &name, nth, draw);
+        let id = self.seed.span_id(parent.map(Parent::id), &name, nth, draw);
+        self.start_as(id, parent, name, span_type, at)
+    }
+
+    /// Opens a span with an id that the user has chosen.
+    pub(crate) fn start_as(
+        &mut self,
+        id: SpanId,
+        parent: Option<&Parent>,
+        name: Cow<'static, str>,
+        span_type: SpanType,
+        at: Timestamp,
+    ) -> SpanRef {
+        let parent_id = parent.map(Parent::id);
         let mut span = Span::new(self.trace_id.clone(), id.clone(), name, at);
         span.span_type = span_type;
         span.parent_id = parent_id.cloned();
@@ -213,14 +241,14 @@ impl Recorder {
     /// Ends a span, never before it started. Ending it again does nothing.
     pub(crate) fn end(&mut self, span: &SpanRef, outcome: Outcome, at: Timestamp) {
         if let Some(ended) = self.open.remove(&span.sequence) {
-            self.keep(span.sequence, finished(ended, outcome, at));
+            self.put(span.sequence, finished(ended, outcome, at));
         }
     }
 
     /// Ends every span that is still open as abandoned.
     pub(crate) fn end_all(&mut self, at: Timestamp) {
         for (sequence, open) in std::mem::take(&mut self.open) {
-            self.keep(sequence, finished(open, Outcome::Abandoned, at));
+            self.put(sequence, finished(open, Outcome::Abandoned, at));
         }
     }
 
@@ -240,8 +268,11 @@ impl Recorder {
     }
 
     /// Puts an ended span into the buffer. The root always fits: it tells what did not.
-    fn keep(&mut self, sequence: u64, mut span: Span) {
+    fn put(&mut self, sequence: u64, mut span: Span) {
         self.ended_since_flush += 1;
+        if self.kept == Kept::Nothing {
+            return;
+        }
         let bytes = self.limits.cut(&mut span);
         let full = self.ended.len() >= self.limits.buffer_spans
             || self.ended_bytes + bytes > self.limits.buffer_bytes;
@@ -269,6 +300,10 @@ impl Recorder {
     /// unacknowledged. Returns the number of the flush, too.
     pub(crate) fn begin_flush(&mut self) -> (u32, Vec<Rc<FlushGroup>>) {
         self.flushes += 1;
+        if self.kept != Kept::All {
+            self.ended_since_flush = 0;
+            return (self.flushes, Vec::new());
+        }
         let mut spans: Vec<(u64, Span)> = self.ended.drain(..).collect();
         self.ended_bytes = 0;
         self.ended_since_flush = 0;
@@ -371,17 +406,11 @@ const OUTSIDE: u64 = 1 << 63;
 
 fn finished(open: OpenSpan, outcome: Outcome, at: Timestamp) -> Span {
     let OpenSpan { mut span, outlives, .. } = open;
-    span.end_timestamp = Some(at.max(span.start_timestamp));
-    match outcome {
-        Outcome::Success => {}
-        Outcome::Error(error) => span.set_error(error),
-        Outcome::Canceled => span.status = SpanStatus::Canceled,
-        Outcome::Abandoned => {
-            if !outlives {
-                span.status = SpanStatus::Canceled;
-            }
-            span.metadata.insert("temporal.abandoned".into(), true.into());
-        }
+    if outcome == Outcome::Abandoned {
+        span.metadata.insert("temporal.abandoned".into(), true.into());
+        span.finish(if outlives { Outcome::Success } else { Outcome::Canceled }, at);
+    } else {
+        span.finish(outcome, at);
     }
     span
 }
@@ -389,6 +418,7 @@ fn finished(open: OpenSpan, outcome: Outcome, at: Timestamp) -> Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use durable_spans_model::SpanStatus;
     use proptest::prelude::*;
 
     fn recorder() -> Recorder {

@@ -1,4 +1,4 @@
-//! The flush rule, version 1: the one place that decides when a run issues a command of ours.
+//! The flush rule: the one place that decides when a run issues a command of ours.
 //!
 //! A flush is a command in the run's history, so replay must issue it at the same point although
 //! the user's code may record other spans by then, the options may be others and the sink may be
@@ -10,6 +10,9 @@
 //!   fires and operations were made since the last flush, flush. The timer is never cancelled. The
 //!   period doubles with each such flush, from `linger` up to [`LONGEST_LINGER`].
 //! - **R3**: the close of the run. The interceptor sees to it.
+//!
+//! Version 2 is the same with a normal activity for each flush. Versions 3 and 4 are for runs that are
+//! kept if they fail: nothing but R3, and that only if the run fails.
 //!
 //! The decision reads no buffer length (but for the opt-in trigger), no option of today, no clock,
 //! no history length, no sink state and no replay flag, and it does not depend on when a flush
@@ -69,6 +72,9 @@ impl FlushRule {
 
     /// Decides what to do now. `buffered` is read only where the policy has opted in.
     pub(crate) fn due(&mut self, linger: Linger, buffered: usize) -> Due {
+        if self.policy.is_on_error() {
+            return Due::Nothing;
+        }
         let since_flush = self.operations - self.operations_at_flush;
         if linger == Linger::Fired && since_flush > 0 {
             self.linger = (self.linger * 2).min(LONGEST_LINGER);

@@ -7,8 +7,8 @@ use std::{
 };
 
 use durable_spans_model::{
-    FlushPolicy, Seed, Span, SpanId, SpanType, Timestamp, TraceContext, TraceId, TraceParent,
-    next_trace_id,
+    Draft, FlushPolicy, Outcome, Sampling, Seed, Span, SpanId, SpanType, Starting, Timestamp,
+    TraceContext, TraceId, TraceParent, next_trace_id,
 };
 use serde_json::{Map, Value};
 use temporalio_workflow::{
@@ -19,7 +19,7 @@ use crate::{
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
     limits::Limits,
-    recorder::{Marks, Outcome, Parent, Recorder, SpanRef},
+    recorder::{Kept, Marks, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
 };
 
@@ -48,19 +48,30 @@ pub(crate) struct Hooks {
     pub(crate) leaving: Option<Leaving>,
 }
 
+/// What a worker or replayer is told about all runs. None of it changes the commands of a run in
+/// flight.
+#[derive(Clone, Default)]
+pub(crate) struct Options {
+    pub(crate) limits: Limits,
+    /// Task queue of the workers that reach the network, where ours do not.
+    pub(crate) egress: Option<String>,
+    pub(crate) timer_spans: bool,
+    /// Whether each run of a continue-as-new chain has a trace of its own.
+    pub(crate) linked_generations: bool,
+    pub(crate) hooks: Hooks,
+    pub(crate) without_commands: bool,
+    /// Decides for runs whose trace begins with them.
+    pub(crate) sampling: Sampling,
+    pub(crate) disabled: bool,
+}
+
 /// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
 ///
 /// Shared by the interceptor, the scopes and the users' span guards. All of them belong to the one
 /// thread that runs the workflow.
 pub(crate) struct Run {
     start: StartFacts,
-    limits: Limits,
-    /// Task queue of the workers that reach the network, where ours do not.
-    egress: Option<String>,
-    /// Whether each run of a continue-as-new chain has a trace of its own.
-    linked_generations: bool,
-    hooks: Hooks,
-    without_commands: bool,
+    options: Arc<Options>,
     rule: RefCell<FlushRule>,
     recorder: RefCell<Option<Recorder>>,
     root: RefCell<Option<SpanRef>>,
@@ -85,6 +96,7 @@ pub(crate) struct Packed {
 pub(crate) struct StartFacts {
     pub(crate) workflow_id: String,
     pub(crate) workflow_type: String,
+    pub(crate) task_queue: String,
     pub(crate) run_id: String,
     pub(crate) start_time: Timestamp,
     /// Whether this run follows another one of the same chain.
@@ -101,22 +113,11 @@ pub(crate) struct StartFacts {
 }
 
 impl Run {
-    pub(crate) fn new(
-        start: StartFacts,
-        limits: Limits,
-        egress: Option<String>,
-        linked_generations: bool,
-        hooks: Hooks,
-        without_commands: bool,
-    ) -> Self {
+    pub(crate) fn new(start: StartFacts, options: Arc<Options>) -> Self {
         Self {
             rule: RefCell::new(FlushRule::new(start.policy)),
             start,
-            limits,
-            egress,
-            linked_generations,
-            hooks,
-            without_commands,
+            options,
             recorder: RefCell::new(None),
             root: RefCell::new(None),
             ctx: RefCell::new(None),
@@ -142,8 +143,11 @@ impl Run {
             None => (seed.trace_id(), None, None),
         };
         let group_bytes = self.flushes_by_activity().then_some(PACKED_GROUP_BYTES);
-        *self.recorder.borrow_mut() =
-            Some(Recorder::new(trace_id, group_id, seed, self.limits, self.marks(), group_bytes));
+        let kept = self.kept(&trace_id);
+        let (limits, marks) = (self.options.limits, self.marks());
+        let mut recorder = Recorder::new(trace_id, group_id, seed, limits, marks, group_bytes);
+        recorder.keep(kept);
+        *self.recorder.borrow_mut() = Some(recorder);
         *self.ctx.borrow_mut() = Some(ctx.clone());
         let previous = self.start.context.as_ref().and_then(|context| context.previous.clone());
         let name = self.start.workflow_type.clone();
@@ -178,6 +182,42 @@ impl Run {
         root
     }
 
+    /// Which of the spans shall arrive.
+    fn kept(&self, trace_id: &TraceId) -> Kept {
+        let Options { without_commands, sampling, disabled, .. } = &*self.options;
+        if *without_commands {
+            return Kept::All;
+        }
+        if *disabled {
+            return Kept::Nothing;
+        }
+        let (sampled, if_it_fails) = match &self.start.context {
+            Some(context) => (context.sampled, self.start.policy.is_on_error()),
+            None => {
+                let starting = Starting {
+                    name: &self.start.workflow_type,
+                    workflow_id: Some(&self.start.workflow_id),
+                    task_queue: Some(&self.start.task_queue),
+                };
+                (sampling.keeps(trace_id, &starting), sampling.is_keeping_errors())
+            }
+        };
+        match (sampled, if_it_fails) {
+            (true, _) => Kept::All,
+            (false, true) => Kept::IfItFails,
+            (false, false) => Kept::Nothing,
+        }
+    }
+
+    /// Whether the close of this run has spans to flush, or must flush since its history says so.
+    pub(crate) fn flushes_at_close(&self, outcome: &Outcome) -> bool {
+        let failed = matches!(outcome, Outcome::Error(_));
+        if failed && let Some(recorder) = self.recorder.borrow_mut().as_mut() {
+            recorder.it_failed();
+        }
+        failed || !self.start.policy.is_on_error()
+    }
+
     fn is_reset(&self) -> bool {
         let StartFacts { run_id, original_run_id, .. } = &self.start;
         !original_run_id.is_empty() && original_run_id != run_id
@@ -195,7 +235,8 @@ impl Run {
 
     /// Lets go of everything, so that whatever the users' guards do from here on has no effect.
     pub(crate) fn leave_memory(&self) {
-        if let (Some(recorder), Some(leaving)) = (self.recorder.take(), &self.hooks.leaving) {
+        if let (Some(recorder), Some(leaving)) = (self.recorder.take(), &self.options.hooks.leaving)
+        {
             let spans = recorder.into_spans();
             if !spans.is_empty() {
                 leaving(&spans);
@@ -211,6 +252,24 @@ impl Run {
         name: Cow<'static, str>,
         span_type: SpanType,
     ) -> Option<SpanRef> {
+        self.open(parent, None, name, span_type)
+    }
+
+    /// Opens a span that the user's code has described, `None` if the run has left memory.
+    pub(crate) fn start_draft<R>(&self, parent: &Parent, mut draft: Draft<R>) -> Option<SpanRef> {
+        let name = std::mem::take(&mut draft.name);
+        let span = self.open(Some(parent), draft.id.take(), name, SpanType::default())?;
+        self.update(&span, |span| draft.describe(span));
+        Some(span)
+    }
+
+    fn open(
+        &self,
+        parent: Option<&Parent>,
+        id: Option<SpanId>,
+        name: Cow<'static, str>,
+        span_type: SpanType,
+    ) -> Option<SpanRef> {
         let at = self.now();
         let ctx = self.ctx.borrow();
         let ctx = ctx.as_ref()?;
@@ -218,7 +277,11 @@ impl Run {
         // was drawn. A reset gives the run another seed for what comes after it.
         let draw = |place: u64| ctx.random_stream(place_stream(place)).random();
         let mut recorder = self.recorder.borrow_mut();
-        Some(recorder.as_mut()?.start(parent, name, span_type, at, draw))
+        let recorder = recorder.as_mut()?;
+        Some(match id {
+            Some(id) => recorder.start_as(id, parent, name, span_type, at),
+            None => recorder.start(parent, name, span_type, at, draw),
+        })
     }
 
     pub(crate) fn update(&self, span: &SpanRef, change: impl FnOnce(&mut Span)) {
@@ -276,12 +339,17 @@ impl Run {
             Some(context) => (context.trace_id.clone(), context.group_id.clone()),
             None => (self.own_trace_id(), None),
         };
+        let kept = self.recorder.borrow().as_ref().map_or(Kept::All, Recorder::kept);
+        let policy = match kept {
+            Kept::IfItFails => self.start.policy.on_error(),
+            Kept::All | Kept::Nothing => self.start.policy,
+        };
         TraceContext {
             trace_id,
             span_id: Some(span.clone()),
-            sampled: true,
+            sampled: kept == Kept::All,
             group_id,
-            policy: starts_run.then_some(self.start.policy),
+            policy: starts_run.then_some(policy),
             previous: None,
         }
     }
@@ -289,7 +357,7 @@ impl Run {
     /// What the next run of the same chain needs to know.
     pub(crate) fn context_of_next_run(&self) -> Option<TraceContext> {
         let root = self.root.borrow().as_ref()?.id().clone();
-        if !self.linked_generations {
+        if !self.options.linked_generations {
             return Some(self.context_below(&self.chain_root().unwrap_or(root), true));
         }
         let this = self.context_below(&root, true);
@@ -332,7 +400,7 @@ impl Run {
 
     /// Asks the rule what is due. Nothing is, once the close has begun: it flushes by itself.
     pub(crate) fn due(&self, linger: Linger) -> Due {
-        if self.closing.get() || self.without_commands {
+        if self.closing.get() || self.options.without_commands {
             return Due::Nothing;
         }
         let buffered = self.recorder.borrow().as_ref().map_or(0, Recorder::buffered);
@@ -341,7 +409,7 @@ impl Run {
 
     /// Whether this is the replay of a history that holds no flushes.
     pub(crate) fn is_without_commands(&self) -> bool {
-        self.without_commands
+        self.options.without_commands
     }
 
     pub(crate) fn begin_closing(&self) {
@@ -362,7 +430,7 @@ impl Run {
     }
 
     pub(crate) fn egress(&self) -> Option<String> {
-        self.egress.clone()
+        self.options.egress.clone()
     }
 
     /// Begins a flush by a local activity.
@@ -438,7 +506,7 @@ impl Run {
     }
 
     fn observe(&self, flush: u32, groups: &[Rc<FlushGroup>]) {
-        if let Some(observe) = &self.hooks.observer {
+        if let Some(observe) = &self.options.hooks.observer {
             groups.iter().filter(|group| group.flush == flush).for_each(|group| observe(group));
         }
     }
@@ -446,7 +514,7 @@ impl Run {
     /// Gives away what a closing run could not flush. At replay, too: without a cache the SDK calls
     /// the very end of a run replay, and giving the same twice does no harm.
     pub(crate) fn rescue(&self, groups: &[Rc<FlushGroup>]) {
-        if let Some(rescue) = &self.hooks.last_resort {
+        if let Some(rescue) = &self.options.hooks.last_resort {
             groups.iter().for_each(|group| rescue(&self.start.run_id, group));
         }
     }
@@ -460,7 +528,7 @@ impl Run {
         recorder.as_ref().map_or(TraceId::from_bits(0), |recorder| recorder.trace_id().clone())
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         let time: Option<SystemTime> =
             self.ctx.borrow().as_ref().and_then(WorkflowInterceptorContext::workflow_time);
         time.map_or(self.start.start_time, Timestamp::from)

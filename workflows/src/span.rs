@@ -1,13 +1,14 @@
-use std::{any::Any, borrow::Cow, fmt::Display, future::Future, ops::Deref, rc::Rc};
+use std::{any::Any, borrow::Cow, fmt::Display, future::Future, rc::Rc};
 
-use durable_spans_model::{Span, SpanError, SpanType, TraceContext, to_json};
-use serde::Serialize;
-use serde_json::{Map, Value};
-use temporalio_workflow::{SyncWorkflowContext, WorkflowContext};
+use durable_spans_model::{
+    AsyncPlace, Draft, Outcome, Place, Recording, Span, SpanBuilder, SpanGuard, SpanHandle, SpanId,
+    Timestamp, TraceContext,
+};
+use temporalio_workflow::{SyncWorkflowContext, WorkflowContext, WorkflowContextFuture};
 
 use crate::{
     outcome,
-    recorder::{Outcome, Parent, SpanRef},
+    recorder::{Parent, SpanRef},
     run::Run,
     scope::{Scope, ScopeKey, Scoped},
 };
@@ -36,236 +37,102 @@ pub trait WorkflowSpans: Scoped + Sized {
     ///     Ok(answer)
     /// }
     /// ```
-    fn span(&self, name: impl Into<Cow<'static, str>>) -> SpanBuilder<'_, Self> {
-        SpanBuilder {
-            ctx: self,
-            name: name.into(),
-            span_type: SpanType::default(),
-            parent: None,
-            input: Map::new(),
-            metadata: Map::new(),
-        }
+    fn span(&self, name: impl Into<Cow<'static, str>>) -> SpanBuilder<InWorkflow<'_, Self>> {
+        SpanBuilder::new(InWorkflow(self), name)
     }
 
     /// The span that this code is in: the innermost scope, or the run's own span. To add what is
     /// known only inside of it.
-    fn current_span(&self) -> SpanHandle {
-        let live =
-            self.scope().map(|scope| Live { run: scope.run.clone(), span: scope.current.clone() });
-        SpanHandle { live }
+    fn current_span(&self) -> SpanHandle<WorkflowRecording> {
+        SpanHandle::new(self.scope().map(|scope| WorkflowRecording::of(&scope)))
     }
 
     /// The trace context of the current span, to be passed on by hand: in the input of an activity
     /// in another language, or in a message. `None` where the run is not traced.
     fn trace_context(&self) -> Option<TraceContext> {
-        let scope = self.scope()?;
-        Some(scope.run.context_below(scope.current.id(), false))
+        self.current_span().trace_context()
     }
 }
 
 impl<W> WorkflowSpans for WorkflowContext<W> {}
 impl<W> WorkflowSpans for SyncWorkflowContext<W> {}
 
-/// Describes a span before it begins. Made by [`WorkflowSpans::span`].
-#[must_use = "a span begins with start(), in_scope(), scope() or try_scope()"]
-pub struct SpanBuilder<'a, C> {
-    ctx: &'a C,
-    name: Cow<'static, str>,
-    span_type: SpanType,
-    parent: Option<SpanRef>,
-    input: Map<String, Value>,
-    metadata: Map<String, Value>,
-}
+/// A span in workflow code that ends with this guard.
+pub type WorkflowSpan = SpanGuard<WorkflowRecording>;
 
-impl<C: Scoped> SpanBuilder<'_, C> {
-    /// What kind of work the span covers. Default [`SpanType::Standalone`].
-    pub fn span_type(mut self, span_type: SpanType) -> Self {
-        self.span_type = span_type;
-        self
-    }
+/// Workflow code, as a place where spans begin.
+#[derive(Debug)]
+pub struct InWorkflow<'a, C>(&'a C);
 
-    /// Adds a named value to what goes in. A value that serde cannot turn into JSON is noted as
-    /// such in its place.
-    pub fn input(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
-        self.input.insert(name.into(), to_json(value));
-        self
-    }
-
-    /// Adds a named value to the metadata.
-    pub fn metadata(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
-        self.metadata.insert(name.into(), to_json(value));
-        self
-    }
-
-    /// Hangs the span under `parent` instead of the current span.
-    pub fn child_of(mut self, parent: &WorkflowSpan) -> Self {
-        self.parent = parent.handle.live.as_ref().map(|live| live.span.clone());
-        self
-    }
-
-    /// Begins the span and returns a guard. The span ends when the guard is ended or dropped; it
-    /// does not become the current span.
-    pub fn start(self) -> WorkflowSpan {
-        let Some(scope) = self.ctx.scope() else {
-            return WorkflowSpan { handle: SpanHandle { live: None } };
-        };
-        let parent = Parent::Here(self.parent.unwrap_or_else(|| scope.current.clone()));
-        let span = scope.run.start(Some(&parent), self.name, self.span_type);
-        if let Some(span) = &span {
-            scope.run.update(span, |span| {
-                span.input = self.input;
-                span.metadata.extend(self.metadata);
-            });
-        }
-        let live = span.map(|span| Live { run: scope.run.clone(), span });
-        WorkflowSpan { handle: SpanHandle { live } }
-    }
-
-    /// Runs `work` inside the span, which ends with it.
-    pub fn in_scope<R>(self, work: impl FnOnce(&WorkflowSpan) -> R) -> R {
-        let ctx = self.ctx;
-        let span = self.start();
-        match span.scope() {
-            Some(scope) => ctx.within(scope, || work(&span)),
-            None => work(&span),
-        }
-    }
-}
-
-impl<W> SpanBuilder<'_, WorkflowContext<W>> {
-    /// Runs `future` inside the span, which is the current one across its awaits and ends with it.
-    /// Dropped before its end (the losing branch of a `select`), the span is CANCELED.
-    pub async fn scope<F: Future>(self, future: F) -> F::Output {
-        let ctx = self.ctx;
-        let mut span = CanceledOnDrop(self.start());
-        let output = within(ctx, &span.0, future).await;
-        span.0.finish(Outcome::Success);
-        output
-    }
-
-    /// Like [`SpanBuilder::scope`], and an `Err` ends the span with ERROR and the error's type,
-    /// message and category, or with CANCELED if it stands for a cancellation.
-    pub async fn try_scope<T, E, F>(self, future: F) -> Result<T, E>
-    where
-        E: Display + Any,
-        F: Future<Output = Result<T, E>>,
-    {
-        let ctx = self.ctx;
-        let mut span = CanceledOnDrop(self.start());
-        let result = within(ctx, &span.0, future).await;
-        span.0.finish(match &result {
-            Ok(_) => Outcome::Success,
-            Err(error) => outcome::user_error(error),
-        });
-        result
-    }
-}
-
-async fn within<W, F: Future>(
-    ctx: &WorkflowContext<W>,
-    span: &WorkflowSpan,
-    future: F,
-) -> F::Output {
-    match span.scope() {
-        Some(scope) => ctx.with_context_value::<ScopeKey, F>(scope, future).await,
-        None => future.await,
-    }
-}
-
-/// A span of this run, to add to while it is open. Has no effect on one that has ended, and where
-/// the run is not traced.
-pub struct SpanHandle {
-    live: Option<Live>,
-}
-
-struct Live {
+/// A span of a run. Has no effect once the run has left memory.
+#[derive(Clone)]
+pub struct WorkflowRecording {
     run: Rc<Run>,
     span: SpanRef,
 }
 
-impl SpanHandle {
-    /// Adds a named value to what came out.
-    pub fn output(&self, name: impl Into<String>, value: impl Serialize) {
-        self.update(|span| {
-            span.output.insert(name.into(), to_json(value));
-        });
+impl WorkflowRecording {
+    fn of(scope: &Scope) -> Self {
+        Self { run: scope.run.clone(), span: scope.current.clone() }
     }
 
-    /// Adds a named value to the metadata.
-    pub fn metadata(&self, name: impl Into<String>, value: impl Serialize) {
-        self.update(|span| {
-            span.metadata.insert(name.into(), to_json(value));
-        });
+    fn scope(&self) -> Scope {
+        Scope { run: self.run.clone(), current: self.span.clone() }
     }
+}
 
-    /// The trace context of this span, `None` where the run is not traced.
-    pub fn trace_context(&self) -> Option<TraceContext> {
-        let live = self.live.as_ref()?;
-        Some(live.run.context_below(live.span.id(), false))
-    }
-
-    fn scope(&self) -> Option<Scope> {
-        let live = self.live.as_ref()?;
-        Some(Scope { run: live.run.clone(), current: live.span.clone() })
-    }
-
+impl Recording for WorkflowRecording {
     fn update(&self, change: impl FnOnce(&mut Span)) {
-        if let Some(live) = &self.live {
-            live.run.update(&live.span, change);
-        }
+        self.run.update(&self.span, change);
+    }
+
+    fn end(&self, outcome: Outcome) {
+        self.run.end(&self.span, outcome);
+    }
+
+    fn id(&self) -> &SpanId {
+        self.span.id()
+    }
+
+    fn trace_context(&self) -> Option<TraceContext> {
+        Some(self.run.context_below(self.span.id(), false))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.run.now()
+    }
+
+    fn outcome_of<E: Display + Any>(error: &E) -> Outcome {
+        outcome::user_error(error)
     }
 }
 
-/// A span that has begun, and ends with this guard: when dropped with SUCCESS, unless something
-/// else was said. What can be added to it meanwhile is at [`SpanHandle`].
-///
-/// Eviction from the worker's cache drops it without ending the span: replay makes it again.
-#[must_use = "dropping the guard ends the span"]
-pub struct WorkflowSpan {
-    handle: SpanHandle,
-}
-
-impl Deref for WorkflowSpan {
-    type Target = SpanHandle;
-
-    fn deref(&self) -> &SpanHandle {
-        &self.handle
+impl std::fmt::Debug for WorkflowRecording {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkflowRecording").field("id", self.span.id()).finish_non_exhaustive()
     }
 }
 
-impl WorkflowSpan {
-    /// Ends the span with SUCCESS.
-    pub fn end(mut self) {
-        self.finish(Outcome::Success);
+impl<C: Scoped> Place for InWorkflow<'_, C> {
+    type Recording = WorkflowRecording;
+
+    fn begin(&self, mut draft: Draft<WorkflowRecording>) -> Option<WorkflowRecording> {
+        let scope = self.0.scope()?;
+        let parent =
+            draft.parent.take().map_or_else(|| scope.current.clone(), |parent| parent.span);
+        let span = scope.run.start_draft(&Parent::Here(parent), draft)?;
+        Some(WorkflowRecording { run: scope.run.clone(), span })
     }
 
-    /// Ends the span with ERROR.
-    pub fn fail(mut self, error: SpanError) {
-        self.finish(Outcome::Error(error));
-    }
-
-    /// Ends the span with CANCELED.
-    pub fn cancel(mut self) {
-        self.finish(Outcome::Canceled);
-    }
-
-    fn finish(&mut self, outcome: Outcome) {
-        if let Some(live) = self.handle.live.take() {
-            live.run.end(&live.span, outcome);
-        }
+    fn enter<R>(&self, span: &WorkflowRecording, work: impl FnOnce() -> R) -> R {
+        self.0.within(span.scope(), work)
     }
 }
 
-impl Drop for WorkflowSpan {
-    fn drop(&mut self) {
-        self.finish(Outcome::Success);
-    }
-}
+impl<W> AsyncPlace for InWorkflow<'_, WorkflowContext<W>> {
+    type Within<F: Future> = WorkflowContextFuture<F>;
 
-struct CanceledOnDrop(WorkflowSpan);
-
-impl Drop for CanceledOnDrop {
-    fn drop(&mut self) {
-        self.0.finish(Outcome::Canceled);
+    fn within<F: Future>(&self, span: &WorkflowRecording, future: F) -> WorkflowContextFuture<F> {
+        self.0.with_context_value::<ScopeKey, F>(span.scope(), future)
     }
 }
