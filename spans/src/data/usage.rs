@@ -112,14 +112,11 @@ impl Usage {
         Some(self.cost.as_ref()?.amount)
     }
 
-<<<<<<< HEAD
-=======
     /// The cost, if it is in US dollars.
     pub fn cost_in_usd(&self) -> Option<f64> {
         self.cost_amount().filter(|_| self.cost_currency().eq_ignore_ascii_case(USD))
     }
 
->>>>>>> refs/heads/typed
     /// What the cost is counted in; `USD` if nobody says.
     pub fn cost_currency(&self) -> &str {
         self.cost.as_ref().map_or(USD, |cost| &cost.currency)
