@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use durable_spans_activity::SpanSink;
-use durable_spans_model::{Span, TraceId};
+use durable_spans_model::{Sampling, Span, TraceId};
 use durable_spans_workflow::{COURIER_WORKFLOW, WorkflowTracing};
 use futures::{Stream, TryStreamExt, stream};
 use temporalio_client::{Client, WorkflowHistory, WorkflowListOptions};
@@ -129,11 +129,11 @@ impl Backfill {
         self
     }
 
-    /// Records as the workers of this installation do: by its timetable, limits and options. Runs that
-    /// the timetable leaves alone are backfilled, too. Default: as
+    /// Records as the workers of this installation do: by its timetable, limits, hooks and options. Runs
+    /// that the timetable or sampling leaves alone are backfilled, too. Default: as
     /// [`DurableSpans::new`](crate::DurableSpans::new) does.
     pub fn installation(mut self, spans: &DurableSpans) -> Self {
-        self.tracing = spans.workflow_tracing();
+        self.tracing = spans.workflow_tracing().sampling(Sampling::all()).disabled(false);
         self
     }
 

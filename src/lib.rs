@@ -88,14 +88,17 @@ pub use durable_spans_activity::{
     BreakerState, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions, LocalSpan,
     MemorySink, OpenAiOptions, OpenAiSink, OpperOptions, OpperSink, OtlpOptions, OtlpProtocol,
     OtlpSink, Repeats, SgpClient, SgpOptions, SgpPage, SgpSearch, SgpSink, SinkError, SpanBatch,
-    SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace, span, within,
+    SpanProcessor, SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace, span,
+    within,
 };
 pub use durable_spans_model::{
-    ErrorCategory, FlushPolicy, InvalidSpan, Outcome, Sampling, Span, SpanBuilder, SpanError,
-    SpanGuard, SpanHandle, SpanId, SpanStatus, SpanType, Starting, Timestamp, TraceContext,
-    TraceId, TraceParent, data,
+    Capture, ErrorCategory, FlushPolicy, InvalidSpan, Outcome, Sampling, Span, SpanBuilder,
+    SpanError, SpanGuard, SpanHandle, SpanHook, SpanHooks, SpanId, SpanStatus, SpanType, Starting,
+    Timestamp, TraceContext, TraceId, TraceParent, data,
 };
-pub use durable_spans_workflow::{Limits, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing};
+pub use durable_spans_workflow::{
+    Limits, Timetable, ValueTypes, WorkflowSpan, WorkflowSpans, WorkflowTracing,
+};
 pub use install::{DurableSpans, InstallError};
 
 /// The README's examples compile.

@@ -55,7 +55,8 @@ struct Shared {
 impl LocalRecording {
     /// A span that has begun, in the trace that `context` tells. Nothing is recorded where that is
     /// not sampled, but what is started from here learns it.
-    pub(crate) fn new(span: Span, context: &TraceContext, deliverer: FanOut) -> Self {
+    pub(crate) fn new(mut span: Span, context: &TraceContext, deliverer: FanOut) -> Self {
+        deliverer.begin(&mut span);
         let id = span.id.clone();
         let context = TraceContext { span_id: Some(id.clone()), ..context.clone() };
         let span = Mutex::new(context.sampled.then_some(span));
@@ -78,6 +79,7 @@ impl LocalRecording {
         let mut span = Span::new(context.trace_id.clone(), child, name, self.now());
         span.parent_id = Some(id.clone());
         span.group_id.clone_from(&context.group_id);
+        span.metadata.clone_from(&context.shared);
         draft.describe(&mut span);
         Self::new(span, context, deliverer.clone())
     }
@@ -181,7 +183,7 @@ impl Place for InTrace {
         if let Some(parent) = draft.parent.take() {
             return Some(parent.child(draft));
         }
-        let TraceContext { trace_id, span_id, group_id, .. } = &self.context;
+        let TraceContext { trace_id, span_id, group_id, shared, .. } = &self.context;
         let random = || SpanId::from_bits(Uuid::new_v4().as_u128());
         let id = draft.id.take().unwrap_or_else(random);
         let name = std::mem::take(&mut draft.name);
@@ -189,6 +191,7 @@ impl Place for InTrace {
         let mut span = Span::new(trace_id.clone(), id, name, start);
         span.parent_id.clone_from(span_id);
         span.group_id.clone_from(group_id);
+        span.metadata.clone_from(shared);
         draft.describe(&mut span);
         Some(LocalRecording::new(span, &self.context, self.deliverer.clone()))
     }

@@ -1,6 +1,6 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use durable_spans_model::Span;
+use durable_spans_model::{Span, SpanHooks};
 use durable_spans_workflow::{Acknowledgement, FlushGroup};
 use futures::future::join_all;
 
@@ -24,6 +24,8 @@ use crate::{BreakerState, Deliverer, DropReason, SpanSink, Statistics, deliverer
 pub struct FanOut {
     /// Not empty.
     deliverers: Vec<Deliverer>,
+    /// For spans of this process's own code. Those of workflows have been through theirs.
+    hooks: Arc<SpanHooks>,
 }
 
 impl FanOut {
@@ -46,6 +48,24 @@ impl FanOut {
         }
         self.deliverers.push(Deliverer::named(free, sink));
         self
+    }
+
+    /// What happens to the spans of activity and client code before they are kept. Default:
+    /// [`SpanHooks::new`].
+    #[must_use]
+    pub fn hooks(mut self, hooks: Arc<SpanHooks>) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    /// A span of activity or client code has begun.
+    pub(crate) fn begin(&self, span: &mut Span) {
+        self.hooks.begin(span);
+    }
+
+    /// Whether outputs are captured.
+    pub(crate) fn takes_outputs(&self) -> bool {
+        self.hooks.captured().outputs()
     }
 
     /// What became of the spans so far, each counted once for each sink.
@@ -107,12 +127,14 @@ impl FanOut {
     }
 
     /// Takes one span of an activity for all sinks at once.
-    pub(crate) async fn take_span(&self, span: Span, wait: Duration) {
+    pub(crate) async fn take_span(&self, mut span: Span, wait: Duration) {
+        self.hooks.end(&mut span);
         join_all(self.deliverers.iter().map(|sink| sink.take_span(span.clone(), wait))).await;
     }
 
     /// Takes one span for all sinks at once, and waits for none.
-    pub(crate) fn queue_span(&self, span: Span) {
+    pub(crate) fn queue_span(&self, mut span: Span) {
+        self.hooks.end(&mut span);
         self.deliverers.iter().for_each(|sink| sink.queue_span(span.clone()));
     }
 
@@ -123,7 +145,7 @@ impl FanOut {
 
 impl From<Deliverer> for FanOut {
     fn from(deliverer: Deliverer) -> Self {
-        Self { deliverers: vec![deliverer] }
+        Self { deliverers: vec![deliverer], hooks: Arc::default() }
     }
 }
 

@@ -35,6 +35,7 @@ mod interceptor;
 mod options;
 mod outcome;
 mod parcel;
+mod processor;
 mod sent;
 mod sink;
 mod sink_error;
@@ -55,6 +56,7 @@ pub use flush::{FlushActivity, FlushPackedActivity};
 pub use interceptor::ActivityInterceptor;
 pub use options::InvalidOptions;
 pub use outcome::OfActivity;
+pub use processor::{ProcessorSink, SpanProcessor};
 pub use sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink};
 pub use sink_error::SinkError;
 pub use sinks::{

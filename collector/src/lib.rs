@@ -127,7 +127,6 @@ mod opper;
 mod otlp;
 mod rate;
 mod read;
-mod redact;
 mod refusal;
 mod rules;
 mod schema;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod backfill;
+mod capture;
 mod codec;
 mod cost;
 mod couriers;

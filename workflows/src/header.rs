@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use durable_spans_model::{HEADER, InvalidSpan, TraceContext, TraceParent};
+use serde_json::{Map, Value};
 pub(crate) use temporalio_workflow::common::protos::temporal::api::common::v1::Payload;
 use temporalio_workflow::common::protos::temporal::api::common::v1::SearchAttributes;
+
+use crate::values::as_fields;
 
 /// Name of the memo entry, or of the field of a workflow's first argument, that may carry a
 /// [`TraceContext`] as plain JSON where no header can be set.
@@ -39,6 +42,26 @@ pub(crate) fn observed_to_payload(observed: &TraceParent) -> Payload {
 pub(crate) fn schedule_id(search_attributes: Option<&SearchAttributes>) -> Option<String> {
     let payload = search_attributes?.indexed_fields.get("TemporalScheduledById")?;
     serde_json::from_slice(&payload.data).ok()
+}
+
+/// What a run was started with, as the fields of an input. A payload that is not JSON, or has more
+/// bytes than this, is told by its size.
+pub(crate) fn arguments(payloads: &[Payload], most_bytes: usize) -> Map<String, Value> {
+    let value = |payload: &Payload| {
+        let encoding = payload.metadata.get("encoding").map(Vec::as_slice);
+        if encoding == Some(b"binary/null") {
+            return Value::Null;
+        }
+        let bytes = payload.data.len();
+        let is_json = encoding == Some(b"json/plain") && bytes <= most_bytes;
+        let parsed = is_json.then(|| serde_json::from_slice(&payload.data).ok()).flatten();
+        parsed.unwrap_or_else(|| format!("({bytes} bytes)").into())
+    };
+    match payloads {
+        [] => Map::new(),
+        [only] => as_fields(value(only), "input"),
+        several => as_fields(several.iter().map(value).collect(), "input"),
+    }
 }
 
 fn json_payload(data: Vec<u8>) -> Payload {
@@ -78,8 +101,7 @@ pub fn of_start<'a>(
     if !argument.data.windows(marker.len()).any(|bytes| bytes == marker.as_bytes()) {
         return None;
     }
-    let fields: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(&argument.data).ok()?;
+    let fields: BTreeMap<String, Value> = serde_json::from_slice(&argument.data).ok()?;
     match serde_json::from_value(fields.get(EXPLICIT_CONTEXT)?.clone()) {
         Ok(context) => Some(context),
         Err(_) => {

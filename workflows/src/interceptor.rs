@@ -7,8 +7,8 @@ use std::{
 };
 
 use durable_spans_model::{
-    FlushPolicy, HEADER, Outcome, RULE_VERSION, Sampling, Span, SpanId, SpanType, TRACER_HEADER,
-    Timestamp, TraceContext, TraceParent,
+    FlushPolicy, HEADER, Outcome, RULE_VERSION, Sampling, Span, SpanHooks, SpanId, SpanType,
+    TRACER_HEADER, Timestamp, TraceContext, TraceParent,
 };
 use temporalio_workflow::{
     ParentClosePolicy, TimerResult, WorkflowContextView,
@@ -16,9 +16,10 @@ use temporalio_workflow::{
         CancelExternalWorkflowInput, CancelExternalWorkflowResult,
         CancellableWorkflowOutboundFuture, ChildWorkflowOutboundResult, ContinueAsNewInput,
         ContinueAsNewResult, ExecuteWorkflowInput, ExecuteWorkflowResult, HandleSignalInput,
-        HandleSignalResult, HandleUpdateInput, HandleUpdateResult, ScheduleActivityInput,
-        ScheduleActivityResult, ScheduleLocalActivityInput, SignalWorkflowInput,
-        SignalWorkflowResult, StartChildWorkflowInput, StartChildWorkflowResult, StartTimerInput,
+        HandleSignalResult, HandleUpdateInput, HandleUpdateResult, InitializeWorkflowInput,
+        InitializeWorkflowOutput, ScheduleActivityInput, ScheduleActivityResult,
+        ScheduleLocalActivityInput, SignalWorkflowInput, SignalWorkflowResult,
+        StartChildWorkflowInput, StartChildWorkflowResult, StartTimerInput,
         SyncWorkflowInterceptorContext, WorkflowInterceptor, WorkflowInterceptorConstructor,
         WorkflowInterceptorContext, WorkflowInterceptorFuture, WorkflowNext,
         WorkflowOutboundFuture,
@@ -36,6 +37,7 @@ use crate::{
     run::{Options, Run, StartFacts},
     scope::{Scope, ScopeKey},
     timetable::Timetable,
+    values::{ValueTypes, as_fields},
 };
 
 type Headers = Vec<(String, header::Payload)>;
@@ -172,6 +174,22 @@ impl WorkflowTracing {
         self
     }
 
+    /// What happens to spans before they are kept: hooks, redaction, and which inputs and outputs are
+    /// captured. Default: [`SpanHooks::new`]. Changing it is no versioning event.
+    #[must_use]
+    pub fn span_hooks(mut self, hooks: SpanHooks) -> Self {
+        self.options.span_hooks = Arc::new(hooks);
+        self
+    }
+
+    /// The types of values that are captured. Default: [`ValueTypes::new`]. Changing it is no
+    /// versioning event.
+    #[must_use]
+    pub fn values(mut self, values: ValueTypes) -> Self {
+        self.options.values = values;
+        self
+    }
+
     /// The interceptor, to be registered on a worker's or a replayer's options.
     pub fn interceptor(self) -> WorkflowInterceptorConstructor {
         let Self { timetable, options } = self;
@@ -249,7 +267,9 @@ impl Mode {
                     observed,
                     policy,
                 };
-                Self::Traced(Rc::new(Run::new(start, options.clone())))
+                let arguments =
+                    options.span_hooks.captured().inputs().then(|| raw.arguments.clone());
+                Self::Traced(Rc::new(Run::new(start, arguments, options.clone())))
             }
         }
     }
@@ -359,8 +379,17 @@ fn activity_span(
     Operation::start(run, &parent, activity_type, SpanType::Custom, "activity")
 }
 
-fn activity_outcome(result: &ScheduleActivityResult) -> Outcome {
-    result.as_ref().err().map_or(Outcome::Success, outcome::activity)
+fn activity_resolution(
+    run: &Rc<Run>,
+    activity: Operation,
+) -> impl FnOnce(ScheduleActivityResult) -> ScheduleActivityResult + 'static {
+    let outputs = run.clone();
+    resolution(run, move |result: &ScheduleActivityResult| {
+        let value = result.as_ref().ok().map(|value| value.as_any());
+        let types = outputs.outputs();
+        activity.output(types.zip(value).and_then(|(types, value)| types.shown(value)));
+        activity.finish(result.as_ref().err().map_or(Outcome::Success, outcome::activity));
+    })
 }
 
 /// Clears the run's memory when the main routine is dropped, before the user's future is: eviction
@@ -374,6 +403,20 @@ impl Drop for Presence<'_> {
 }
 
 impl WorkflowInterceptor for Interceptor {
+    fn initialize_workflow(
+        &self,
+        _ctx: WorkflowContextView,
+        input: InitializeWorkflowInput,
+        next: WorkflowNext<'_, InitializeWorkflowInput, InitializeWorkflowOutput>,
+    ) -> InitializeWorkflowOutput {
+        if let Mode::Traced(run) = &self.mode
+            && run.inputs().is_some_and(|types| types.hides_init(&input))
+        {
+            run.hide_arguments();
+        }
+        next.run(input)
+    }
+
     fn execute<'a>(
         &'a self,
         ctx: WorkflowInterceptorContext,
@@ -395,6 +438,10 @@ impl WorkflowInterceptor for Interceptor {
         };
         WorkflowInterceptorFuture::new(async move {
             let root = run.begin(&ctx);
+            if run.inputs().is_some_and(|types| types.hides_start(&input)) {
+                run.hide_arguments();
+            }
+            run.note_arguments(&root);
             let scope = Scope { run: run.clone(), current: root.clone() };
             let mut user = pin!(ctx.with_context_value::<ScopeKey, _>(scope, next.run(input)));
             let mut flusher = pin!(flusher::flush_by_rule(&run, &ctx));
@@ -409,6 +456,11 @@ impl WorkflowInterceptor for Interceptor {
                 }
             })
             .await;
+            if let (Ok(value), Some(types)) = (&result, run.outputs())
+                && let Some(value) = types.output(&**value)
+            {
+                run.update(&root, |span| span.output.extend(as_fields(value, "output")));
+            }
             let end = outcome::run_end(&result, ctx.cancellation_token().is_cancelled());
             flusher::close(&run, &ctx, &root, end, flusher).await;
             result
@@ -428,6 +480,7 @@ impl WorkflowInterceptor for Interceptor {
         let Mode::Traced(run) = &self.mode else { return next.run(input) };
         let (operation, scope) =
             Self::handler(run, &ctx, input.name(), "signal", input.headers().iter());
+        operation.input(run.inputs().and_then(|types| types.signal(&input)));
         // A sync handler runs inside `next.run` already.
         let handler = ctx.with_context_value_sync::<ScopeKey, _>(scope.clone(), || next.run(input));
         WorkflowInterceptorFuture::new(async move {
@@ -453,9 +506,13 @@ impl WorkflowInterceptor for Interceptor {
         let Mode::Traced(run) = &self.mode else { return next.run(input) };
         let (operation, scope) =
             Self::handler(run, &ctx, input.name(), "update", input.headers().iter());
+        operation.input(run.inputs().and_then(|types| types.update(&input)));
         let handler = ctx.with_context_value_sync::<ScopeKey, _>(scope.clone(), || next.run(input));
         WorkflowInterceptorFuture::new(async move {
             let result = ctx.with_context_value::<ScopeKey, _>(scope, handler).await;
+            if let (Ok(value), Some(types)) = (&result, run.outputs()) {
+                operation.output(types.output(&**value));
+            }
             operation.finish(match &result {
                 Ok(_) => Outcome::Success,
                 Err(error) => outcome::handler_error(error),
@@ -498,8 +555,9 @@ impl WorkflowInterceptor for Interceptor {
             return next.run(input);
         };
         let activity = activity_span(run, &ctx, input.activity_type());
+        activity.input(run.inputs().and_then(|types| types.activity(&input)));
         input.headers_mut().extend(headers_below(run, &activity, false));
-        next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
+        next.run(input).map(activity_resolution(run, activity))
     }
 
     fn schedule_local_activity(
@@ -514,8 +572,9 @@ impl WorkflowInterceptor for Interceptor {
         };
         let activity = activity_span(run, &ctx, input.activity_type());
         activity.note("temporal.local", true);
+        activity.input(run.inputs().and_then(|types| types.local_activity(&input)));
         input.headers_mut().extend(headers_below(run, &activity, false));
-        next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
+        next.run(input).map(activity_resolution(run, activity))
     }
 
     fn start_child_workflow(

@@ -69,6 +69,7 @@ mod run;
 mod scope;
 mod span;
 mod timetable;
+mod values;
 
 pub use courier::{
     COURIER_WORKFLOW, Courier, DELIVER_ACTIVITY, Delivery, FREIGHT_BYTES, Freight, Try,
@@ -83,3 +84,4 @@ pub use limits::Limits;
 pub use run::{SEED_STREAM, place_stream};
 pub use span::{InWorkflow, WorkflowRecording, WorkflowSpan, WorkflowSpans};
 pub use timetable::Timetable;
+pub use values::{ValueTypes, as_fields};

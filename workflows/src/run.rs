@@ -7,8 +7,8 @@ use std::{
 };
 
 use durable_spans_model::{
-    Draft, FlushPolicy, Outcome, Sampling, Seed, Span, SpanId, SpanType, Starting, Timestamp,
-    TraceContext, TraceId, TraceParent, next_trace_id,
+    Draft, FlushPolicy, Outcome, Sampling, Seed, Span, SpanHooks, SpanId, SpanType, Starting,
+    Timestamp, TraceContext, TraceId, TraceParent, next_trace_id,
 };
 use serde_json::{Map, Value};
 use temporalio_workflow::{
@@ -18,9 +18,11 @@ use temporalio_workflow::{
 use crate::{
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
+    header::{self, Payload},
     limits::Limits,
     recorder::{Kept, Marks, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
+    values::ValueTypes,
 };
 
 /// Name of the random stream whose first number makes the [`Seed`] of a run's ids. Changing it, or
@@ -63,6 +65,8 @@ pub(crate) struct Options {
     /// Decides for runs whose trace begins with them.
     pub(crate) sampling: Sampling,
     pub(crate) disabled: bool,
+    pub(crate) span_hooks: Arc<SpanHooks>,
+    pub(crate) values: ValueTypes,
 }
 
 /// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
@@ -71,6 +75,9 @@ pub(crate) struct Options {
 /// thread that runs the workflow.
 pub(crate) struct Run {
     start: StartFacts,
+    /// What the run was started with, until it is noted.
+    arguments: Cell<Option<Vec<Payload>>>,
+    hides_arguments: Cell<bool>,
     options: Arc<Options>,
     rule: RefCell<FlushRule>,
     recorder: RefCell<Option<Recorder>>,
@@ -113,8 +120,14 @@ pub(crate) struct StartFacts {
 }
 
 impl Run {
-    pub(crate) fn new(start: StartFacts, options: Arc<Options>) -> Self {
+    pub(crate) fn new(
+        start: StartFacts,
+        arguments: Option<Vec<Payload>>,
+        options: Arc<Options>,
+    ) -> Self {
         Self {
+            arguments: Cell::new(arguments),
+            hides_arguments: Cell::new(false),
             rule: RefCell::new(FlushRule::new(start.policy)),
             start,
             options,
@@ -146,7 +159,7 @@ impl Run {
         let kept = self.kept(&trace_id);
         let (limits, marks) = (self.options.limits, self.marks());
         let mut recorder = Recorder::new(trace_id, group_id, seed, limits, marks, group_bytes);
-        recorder.keep(kept);
+        recorder.keep(kept, self.options.span_hooks.clone());
         *self.recorder.borrow_mut() = Some(recorder);
         *self.ctx.borrow_mut() = Some(ctx.clone());
         let previous = self.start.context.as_ref().and_then(|context| context.previous.clone());
@@ -178,6 +191,7 @@ impl Run {
                 metadata.insert("temporal.attempt".into(), self.start.attempt.into());
             }
         });
+        self.described(&root);
         *self.root.borrow_mut() = Some(root.clone());
         root
     }
@@ -218,6 +232,30 @@ impl Run {
         failed || !self.start.policy.is_on_error()
     }
 
+    /// The types of values that are captured, if inputs are.
+    pub(crate) fn inputs(&self) -> Option<&ValueTypes> {
+        self.options.span_hooks.captured().inputs().then_some(&self.options.values)
+    }
+
+    /// The types of values that are captured, if outputs are.
+    pub(crate) fn outputs(&self) -> Option<&ValueTypes> {
+        self.options.span_hooks.captured().outputs().then_some(&self.options.values)
+    }
+
+    /// Says that the type of what the run was started with is hidden.
+    pub(crate) fn hide_arguments(&self) {
+        self.hides_arguments.set(true);
+    }
+
+    /// Notes on the root what the run was started with.
+    pub(crate) fn note_arguments(&self, root: &SpanRef) {
+        let shown = self.inputs().is_some() && !self.hides_arguments.get();
+        if let Some(arguments) = self.arguments.take().filter(|_| shown) {
+            let most = self.options.limits.field_bytes;
+            self.update(root, |span| span.input.extend(header::arguments(&arguments, most)));
+        }
+    }
+
     fn is_reset(&self) -> bool {
         let StartFacts { run_id, original_run_id, .. } = &self.start;
         !original_run_id.is_empty() && original_run_id != run_id
@@ -225,7 +263,12 @@ impl Run {
 
     fn marks(&self) -> Marks {
         let run_id = self.is_reset().then(|| self.start.run_id.clone());
-        Marks { observed: self.start.observed.clone(), run_id }
+        Marks { observed: self.start.observed.clone(), run_id, shared: self.shared() }
+    }
+
+    /// Metadata of every span of the trace.
+    fn shared(&self) -> Map<String, Value> {
+        self.start.context.as_ref().map_or_else(Map::new, |context| context.shared.clone())
     }
 
     /// Where `span` stands in the observability trace that the run was started in, if any.
@@ -260,7 +303,15 @@ impl Run {
         let name = std::mem::take(&mut draft.name);
         let span = self.open(Some(parent), draft.id.take(), name, SpanType::default())?;
         self.update(&span, |span| draft.describe(span));
+        self.described(&span);
         Some(span)
+    }
+
+    /// To be called when a span has begun and was described.
+    pub(crate) fn described(&self, span: &SpanRef) {
+        if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
+            recorder.described(span);
+        }
     }
 
     fn open(
@@ -351,6 +402,7 @@ impl Run {
             group_id,
             policy: starts_run.then_some(policy),
             previous: None,
+            shared: self.shared(),
         }
     }
 
