@@ -15,9 +15,14 @@ use crate::{DropReason, EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS};
 /// | [`append_only`](Self::append_only) | is there twice | when it ends, once |
 ///
 /// "Once" is a promise of the process: it remembers the last 100,000 spans that each such sink took.
-/// A worker that was killed before its run could note the acknowledgement sends again, and so does
-/// a request whose answer was lost. Only a sink that knows spans by their ids can tell, so use one that
-/// upserts where doubles matter.
+/// It has two limits, and only a sink that knows spans by their ids can tell then, so use one that
+/// upserts where doubles matter:
+///
+/// - A request whose answer was lost is sent again. The batch may be there once more for each such
+///   answer; [`Statistics::doubtful`](crate::Statistics::doubtful) counts its spans.
+/// - A run that goes on with another worker (the first was killed, or deployed anew), and a courier
+///   that another worker serves, send what the run has not noted as acknowledged: it notes that
+///   with the flush after. No process knows of the other's copies, but they have the same ids.
 ///
 /// A contract that contradicts itself does not compile as a constant, and panics at the start
 /// otherwise:
@@ -191,6 +196,11 @@ impl Contract {
     /// Most bytes of encoded spans of a batch. A single span that is larger goes alone.
     pub const fn max_batch_bytes(&self) -> usize {
         self.batch_bytes
+    }
+
+    /// Whether a span that is sent again is there twice.
+    pub(crate) const fn keeps_copies(&self) -> bool {
+        matches!(self.repeats, Repeats::AppendOnly)
     }
 
     /// Whether sending a span again leaves traces.

@@ -71,7 +71,7 @@ mod span;
 mod timetable;
 
 pub use courier::{
-    COURIER_WORKFLOW, Courier, DELIVER_ACTIVITY, Delivery, FREIGHT_BYTES, Freight, Try,
+    COURIER_WORKFLOW, Courier, DELIVER_ACTIVITY, Delivery, FREIGHT_BYTES, Freight, Lack, Try,
 };
 pub use flush::{
     Acknowledgement, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, FlushGroup, FlushReply, FlushRequest,
