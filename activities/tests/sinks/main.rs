@@ -5,6 +5,7 @@
 mod faults;
 mod openai;
 mod opper;
+mod opper_fleet;
 mod otlp;
 mod secrets;
 mod server;
