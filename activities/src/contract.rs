@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use durable_spans_model::{InvalidSpan, Span, Timestamp};
 use durable_spans_workflow::Limits;
@@ -216,7 +219,10 @@ impl Contract {
         spans.into_iter().map(|span| Arc::new(self.cut(span))).collect()
     }
 
-    fn cut(&self, encoded: EncodedSpan) -> EncodedSpan {
+    /// The span with its values cut to the size that the sink keeps, see
+    /// [`value_bytes`](Self::value_bytes).
+    #[must_use]
+    pub fn cut(&self, encoded: EncodedSpan) -> EncodedSpan {
         match self.value_bytes {
             Some(bytes) if encoded.encoded_len() > bytes => {
                 let mut span = encoded.into_span();
@@ -227,7 +233,13 @@ impl Contract {
         }
     }
 
-    /// Why the sink would not keep `span`, if it would not.
+    /// Why the sink would not keep `span` at this time, if it would not: what [`check`](Self::check)
+    /// says, or that it ended too long ago for [`oldest`](Self::oldest).
+    pub fn refuses(&self, span: &Span) -> Option<InvalidSpan> {
+        self.refusal(span, SystemTime::now().into()).map(|(_, error)| error)
+    }
+
+    /// The same with the reason to count.
     pub(crate) fn refusal(&self, span: &Span, now: Timestamp) -> Option<(DropReason, InvalidSpan)> {
         if let Some(check) = self.check
             && let Err(error) = check(span)

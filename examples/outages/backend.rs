@@ -118,7 +118,9 @@ impl Backend {
                 continue;
             }
             let copies = match &self.kind {
-                Kind::Server(server) if self.class.keeps_copies() => server.copies(&trace, &span.id),
+                Kind::Server(server) if self.class.keeps_copies() => {
+                    server.copies(&trace, &span.id)
+                }
                 _ => 1,
             };
             stored.extend((0..copies).map(|_| self.row(span)));

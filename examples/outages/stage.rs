@@ -151,7 +151,8 @@ impl Stage {
             recorded.keys().chain(&possible).map(|id| class.span_id(id)).collect();
         let stored = self.sink.stored(&self.trace.trace_id).await?;
         let distinct: BTreeSet<&String> = stored.iter().map(|row| &row.id).collect();
-        let duplicates = stored.len() - distinct.into_iter().filter(|id| known.contains(*id)).count();
+        let duplicates =
+            stored.len() - distinct.into_iter().filter(|id| known.contains(*id)).count();
         let ended = stored.iter().filter(|row| row.has_ended);
         let ended: BTreeSet<&str> = ended.map(|row| row.id.as_str()).collect();
         let lost = recorded.iter().filter(|(id, _)| !ended.contains(&*class.span_id(id)));

@@ -78,12 +78,7 @@ async fn play_row(
     Ok(Finding { class, row, title: row.title(class, full), at_most, outcome, broken })
 }
 
-fn broken(
-    class: Class,
-    row: Row,
-    at_most: Option<Duration>,
-    outcome: &Outcome,
-) -> Vec<String> {
+fn broken(class: Class, row: Row, at_most: Option<Duration>, outcome: &Outcome) -> Vec<String> {
     let Outcome { delayed, lost, duplicates, status, named_in_log, statistics, .. } = outcome;
     let mut broken = Vec::new();
     let mut must = |holds: bool, otherwise: String| broken.extend((!holds).then_some(otherwise));

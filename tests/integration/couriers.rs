@@ -45,7 +45,10 @@ pub(crate) async fn until_ended(client: &Client, workflow_id: &str) {
     end_of(client, workflow_id).await.unwrap();
 }
 
-pub(crate) async fn end_of(client: &Client, workflow_id: &str) -> Result<(), WorkflowGetResultError> {
+pub(crate) async fn end_of(
+    client: &Client,
+    workflow_id: &str,
+) -> Result<(), WorkflowGetResultError> {
     let info = WorkflowExecutionInfo::builder().namespace("default").workflow_id(workflow_id);
     let handle = WorkflowHandle::<_, UntypedWorkflow>::new(client.clone(), info.build());
     handle.get_result(WorkflowGetResultOptions::default()).await.map(drop)

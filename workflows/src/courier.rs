@@ -381,7 +381,10 @@ mod tests {
             (Delivery::Done, r#""done""#),
             (Delivery::Later, r#""later""#),
             (Delivery::GiveUp, r#""give_up""#),
-            (Delivery::GiveUpFor(vec![lack]), r#"{"give_up_for":[{"sink":"otlp","groups":[0,2]}]}"#),
+            (
+                Delivery::GiveUpFor(vec![lack]),
+                r#"{"give_up_for":[{"sink":"otlp","groups":[0,2]}]}"#,
+            ),
         ];
         for (delivery, json) in said {
             assert_eq!(serde_json::to_string(&delivery).unwrap(), json);

@@ -319,8 +319,7 @@ fn is_ended_root(span: &Span) -> bool {
 /// The spans of a batch in an order in which each comes after its parent.
 fn parents_first(batch: &SpanBatch) -> Vec<&Span> {
     let mut waiting: HashMap<(&TraceId, &SpanId), Vec<&Span>> = HashMap::new();
-    let present: HashSet<_> =
-        batch.spans().map(|span| (&span.trace_id, &span.id)).collect();
+    let present: HashSet<_> = batch.spans().map(|span| (&span.trace_id, &span.id)).collect();
     let mut ready = VecDeque::new();
     for span in batch.spans() {
         match span.parent_id.as_ref().map(|parent| (&span.trace_id, parent)) {

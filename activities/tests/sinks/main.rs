@@ -11,3 +11,4 @@ mod secrets;
 mod server;
 mod sgp;
 mod sgp_client;
+mod tls;

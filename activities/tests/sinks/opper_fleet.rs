@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering},
     sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use axum::http::Method;
@@ -69,10 +69,7 @@ async fn a_run_that_moves_to_a_worker_which_knows_its_trace_leaves_no_double() {
     };
     let parents = ["s001", "s002", "s003", "s004", "s005", "s020", "s021"].map(parent);
     let s001 = Some("s001");
-    assert_eq!(
-        parents,
-        [None, s001, s001, Some("s003"), Some("s003"), Some("s002"), Some("s020")]
-    );
+    assert_eq!(parents, [None, s001, s001, Some("s003"), Some("s003"), Some("s002"), Some("s020")]);
 }
 
 #[tokio::test]
@@ -83,7 +80,9 @@ async fn what_two_workers_create_at_the_same_moment_is_told_when_its_root_has_en
     let doubled = || {
         let all = snapshotter.snapshot().into_vec().into_iter();
         let mut counters = all.filter_map(|(key, _, _, value)| match value {
-            DebugValue::Counter(count) if key.key().name() == "durable_spans_doubled" => Some(count),
+            DebugValue::Counter(count) if key.key().name() == "durable_spans_doubled" => {
+                Some(count)
+            }
             _ => None,
         });
         counters.next().unwrap_or(0)
