@@ -45,6 +45,8 @@ impl DeliverActivity {
             return Ok(Delivery::Done);
         }
         if waited_s < self.patience.as_secs() {
+            let (run_id, sinks) = (&*freight.run_id, taken.sinks());
+            tracing::debug!(run_id, waited_s, sinks, "a courier tries again later");
             return Ok(Delivery::Later);
         }
         self.deliverer.give_up(&freight.run_id, &freight.groups);

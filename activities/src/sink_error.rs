@@ -319,6 +319,20 @@ mod tests {
     }
 
     #[test]
+    fn only_where_the_server_may_have_worked_on_it_is_a_batch_perhaps_stored() {
+        let service = Service { name: "s", key: "K", identity: "K", url: "U", example_url: "u" };
+        let may_be_stored = |code: u16| {
+            let status = StatusCode::from_u16(code).unwrap();
+            SinkError::from_answer(service, status, &headers(&[]), "h", None).may_be_stored()
+        };
+        assert!([500, 502, 504, 599].into_iter().all(may_be_stored));
+        assert!(![302, 400, 401, 404, 408, 422, 429, 503].into_iter().any(may_be_stored));
+        assert!(SinkError::retryable("no answer").may_be_stored());
+        assert!(!SinkError::retryable("no answer").not_stored().may_be_stored());
+        assert!(!SinkError::rejected("no").may_be_stored());
+    }
+
+    #[test]
     fn each_status_has_its_class() {
         for code in [400, 406, 409, 411, 413, 414, 415, 418, 422, 431, 451] {
             assert_eq!(class(code, &[]), Class::Rejection, "{code}");
