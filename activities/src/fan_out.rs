@@ -160,6 +160,7 @@ fn everywhere(all: &[Acknowledgement], by_sink: &[Taken]) -> Taken {
         }
     }
     taken.undelivered_bytes = taken.undelivered.iter().map(|(_, bytes)| bytes).sum();
+    taken.lacking = by_sink.iter().flat_map(|sink| sink.lacking.clone()).collect();
     taken.refused = by_sink.iter().map(|sink| sink.refused).max().unwrap_or(0);
     taken.sink_is_down = by_sink.iter().any(|sink| sink.sink_is_down);
     taken
@@ -170,6 +171,7 @@ fn sum(statistics: impl IntoIterator<Item = Statistics>) -> Statistics {
         sum.recorded += one.recorded;
         sum.delivered += one.delivered;
         sum.deferred += one.deferred;
+        sum.doubtful += one.doubtful;
         for (reason, spans) in one.dropped {
             *sum.dropped.entry(reason).or_default() += spans;
         }
@@ -273,6 +275,27 @@ mod tests {
         fan_out.flush(Duration::from_secs(60)).await;
         assert_eq!(taken.delivered.len() + taken.undelivered.len(), 2);
         assert_eq!((up.batches(), down.spans().len()), (vec![10], 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_sinks_that_lack_something_are_named_with_what_they_lack() {
+        let (up, down) = (MemorySink::new(), MemorySink::new());
+        let bad = SpanId::from_bits(1);
+        down.fail_with(move |batch| {
+            let has_it = batch.spans().any(|span| span.id == bad);
+            has_it.then(|| SinkError::retryable("down"))
+        });
+        let fan_out = FanOut::new(up).and(down).and(Hanging);
+        let groups = vec![group(1, 0..1)];
+        let taken = fan_out.take_flush("run", groups, WAIT).await;
+        assert_eq!((taken.sinks(), taken.delivered.len()), ("sink".to_owned(), 0));
+        let groups = vec![group(1, 0..1), group(2, 1..2)];
+        let (first, second) = (groups[0].acknowledgement(), groups[1].acknowledgement());
+        let taken = fan_out.take_flush("run", groups, WAIT).await;
+        let expected =
+            [("memory-2".to_owned(), vec![second]), ("sink".to_owned(), vec![first, second])];
+        assert_eq!(taken.lacking, expected);
+        assert_eq!(taken.sinks(), "memory-2, sink");
     }
 
     #[test]
