@@ -24,6 +24,11 @@ pub(crate) struct Retention {
     pub(crate) max_bytes: Option<u64>,
 }
 
+const ROW_OF_ID: &str = "
+    SELECT rowid FROM span WHERE id_key IN (SELECT id_key(part << 14, ?1) FROM part) AND id = ?1
+    ORDER BY rowid DESC LIMIT 1
+";
+
 impl Store {
     /// Forgets some of what is not to be kept. False once there is nothing more to do.
     pub(crate) fn forget_some(&self, retention: Retention) -> Result<bool, CollectorError> {
@@ -63,8 +68,7 @@ impl Store {
         self.writer.alone(|connection| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let sql = "SELECT rowid FROM span WHERE id = ? ORDER BY rowid DESC LIMIT 1";
-            let row = transaction.query_row(sql, [id], |row| row.get(0)).optional()?;
+            let row = transaction.query_row(ROW_OF_ID, [id], |row| row.get(0)).optional()?;
             if let Some(row) = row {
                 forget_rows(&transaction, &[row])?;
             }
