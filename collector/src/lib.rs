@@ -126,6 +126,7 @@ mod error;
 mod guard;
 mod http;
 mod item;
+mod lost;
 mod openai;
 mod opper;
 mod otlp;
