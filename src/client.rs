@@ -14,6 +14,7 @@ use temporalio_client::{
     },
 };
 use temporalio_common::{
+    MemoValues,
     data_converters::{DataConverter, SerializationContextData, WorkflowSerializationContext},
     protos::temporal::api::common::v1::Header,
 };
@@ -42,17 +43,36 @@ pub(crate) struct PropagatingClient {
     /// it on the worker. So it is encoded here.
     data_converter: DataConverter,
     policy: FlushPolicy,
+    /// Base URL of a traces page, without a slash at its end.
+    traces_page: Option<String>,
 }
 
+/// The memo field that holds where a run's trace can be looked at.
+const TRACE_URL: &str = "trace_url";
+
 impl PropagatingClient {
-    pub(crate) fn new(data_converter: DataConverter, policy: FlushPolicy) -> Arc<Self> {
-        Arc::new(Self { data_converter, policy })
+    pub(crate) fn new(
+        data_converter: DataConverter,
+        policy: FlushPolicy,
+        traces_page: Option<String>,
+    ) -> Arc<Self> {
+        Arc::new(Self { data_converter, policy, traces_page })
     }
 
-    /// The header of a start: always, since it pins the run's policy and names its trace.
-    async fn start(&self, header: &mut Option<Header>) {
+    /// The header of a start: always, since it pins the run's policy and names its trace. And the
+    /// memo, which tells people where to look at it: at a start it is no command of the workflow,
+    /// so that histories do not depend on it.
+    async fn start(&self, header: &mut Option<Header>, memo: &mut Option<MemoValues>) {
         let context = current_context().unwrap_or_else(new_trace);
-        self.insert(header, context.policy(self.policy)).await;
+        let trace_id = context.trace_id.clone();
+        let sent = self.insert(header, context.policy(self.policy)).await;
+        // A header that the caller has set by hand may name another trace.
+        if let Some(page) = &self.traces_page
+            && sent
+            && memo.as_ref().is_none_or(|memo| memo.get(TRACE_URL).is_none())
+        {
+            memo.get_or_insert_default().insert(TRACE_URL, trace_url(page, &trace_id));
+        }
     }
 
     /// The header of a message: where the sender stands, if it is in a trace.
@@ -62,22 +82,37 @@ impl PropagatingClient {
         }
     }
 
-    /// Leaves a header alone that the caller has set by hand.
-    async fn insert(&self, header: &mut Option<Header>, context: TraceContext) {
+    /// Leaves a header alone that the caller has set by hand. Whether the context is in the header.
+    async fn insert(&self, header: &mut Option<Header>, context: TraceContext) -> bool {
         let fields = &mut header.get_or_insert_default().fields;
         if fields.contains_key(HEADER) {
-            return;
+            return false;
         }
         let kind = SerializationContextData::Workflow(WorkflowSerializationContext::new());
         let encoded = self.data_converter.codec().encode(&kind, vec![to_payload(&context)]).await;
         match encoded.map(|mut payloads| payloads.pop()) {
             Ok(Some(payload)) => {
                 fields.insert(HEADER.to_owned(), payload);
+                return true;
             }
             Ok(None) => tracing::warn!("no trace context is sent: the codec returned no payload"),
             Err(error) => tracing::warn!(%error, "no trace context is sent: the codec failed"),
         }
+        false
     }
+}
+
+/// Where the traces page shows a trace. Ids from outside may hold anything.
+fn trace_url(page: &str, trace_id: &TraceId) -> String {
+    let mut url = format!("{page}/traces/");
+    for byte in trace_id.to_string().bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url
 }
 
 impl ClientInterceptor for PropagatingClient {
@@ -91,7 +126,7 @@ impl ClientInterceptor for PropagatingClient {
         >,
     ) -> BoxFuture<'a, Result<StartWorkflowOutput, WorkflowStartError>> {
         async move {
-            self.start(&mut input.options.header).await;
+            self.start(&mut input.options.header, &mut input.options.memo).await;
             next.run(input).await
         }
         .boxed()
@@ -108,7 +143,7 @@ impl ClientInterceptor for PropagatingClient {
     ) -> BoxFuture<'a, Result<StartWorkflowOutput, WorkflowStartError>> {
         async move {
             // One header serves both the start and the signal.
-            self.start(&mut input.options.header).await;
+            self.start(&mut input.options.header, &mut input.options.memo).await;
             next.run(input).await
         }
         .boxed()
@@ -152,10 +187,23 @@ impl ClientInterceptor for PropagatingClient {
         >,
     ) -> BoxFuture<'a, Result<UpdateWithStartWorkflowOutput, WorkflowUpdateWithStartError>> {
         async move {
-            self.start(&mut input.options.start_header).await;
+            self.start(&mut input.options.start_header, &mut input.options.memo).await;
             self.message(&mut input.options.update_header).await;
             next.run(input).await
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_id_of_any_form_makes_a_url() {
+        let url = |id: &str| trace_url("http://127.0.0.1:8790", &id.parse().unwrap());
+        let dashed = "0af76519-16cd-43dd-8448-eb211c80319c";
+        assert_eq!(url(dashed), format!("http://127.0.0.1:8790/traces/{dashed}"));
+        assert_eq!(url("a/b?c#é"), "http://127.0.0.1:8790/traces/a%2Fb%3Fc%23%C3%A9");
     }
 }

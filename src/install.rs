@@ -45,6 +45,7 @@ pub struct DurableSpans {
     timer_spans: bool,
     linked_generations: bool,
     courier_patience: Duration,
+    traces_page: Option<String>,
 }
 
 impl DurableSpans {
@@ -89,6 +90,7 @@ impl DurableSpans {
             timer_spans: false,
             linked_generations: false,
             courier_patience: COURIER_PATIENCE,
+            traces_page: None,
         }
     }
 
@@ -127,6 +129,16 @@ impl DurableSpans {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The base URL of a traces page, such as `http://127.0.0.1:8790` of the local collector. The
+    /// runs that clients of this installation start have the URL of their trace in their memo, as
+    /// `trace_url`, so that Temporal's own page leads there. A memo that the caller has set under
+    /// this name stays. Default: none, and no memo.
+    #[must_use]
+    pub fn traces_page(mut self, url: impl Into<String>) -> Self {
+        self.traces_page = Some(url.into().trim_end_matches('/').to_owned());
         self
     }
 
@@ -229,9 +241,11 @@ impl DurableSpans {
     /// Lets a client tell the workflows that it starts, signals and updates which trace they belong
     /// to. Call it when the client's data converter is set.
     pub fn install_client(&self, options: &mut ClientOptions) {
-        options
-            .client_interceptors
-            .push(PropagatingClient::new(options.data_converter.clone(), self.policy));
+        options.client_interceptors.push(PropagatingClient::new(
+            options.data_converter.clone(),
+            self.policy,
+            self.traces_page.clone(),
+        ));
     }
 
     /// Replays as a worker with this installation would. Needed wherever a traced run is replayed.
