@@ -60,6 +60,7 @@ pub struct DurableSpans {
     hooks: SpanHooks,
     values: ValueTypes,
     processors: Vec<Arc<dyn SpanProcessor>>,
+    traces_page: Option<String>,
 }
 
 impl DurableSpans {
@@ -112,6 +113,7 @@ impl DurableSpans {
             values: ValueTypes::new(),
             processors: Vec::new(),
             disabled: env::var("DISABLE_SCALE_TRACING").is_ok_and(|value| is_yes(&value)),
+            traces_page: None,
         }
     }
 
@@ -150,6 +152,16 @@ impl DurableSpans {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The base URL of a traces page, such as `http://127.0.0.1:8790` of the local collector. The
+    /// runs that clients of this installation start have the URL of their trace in their memo, as
+    /// `trace_url`, so that Temporal's own page leads there. A memo that the caller has set under
+    /// this name stays. Default: none, and no memo.
+    #[must_use]
+    pub fn traces_page(mut self, url: impl Into<String>) -> Self {
+        self.traces_page = Some(url.into().trim_end_matches('/').to_owned());
         self
     }
 
@@ -432,6 +444,7 @@ impl DurableSpans {
             options.data_converter.clone(),
             self.policy,
             (!self.disabled).then(|| self.sampling.clone()),
+            self.traces_page.clone(),
         ));
     }
 
