@@ -12,6 +12,7 @@ mod endings;
 mod fixtures;
 mod fuzz;
 mod harness;
+mod kit;
 mod messages;
 mod policy;
 mod recording;
