@@ -15,6 +15,8 @@ mod activities;
 mod delivery;
 mod draws;
 mod error;
+#[cfg(feature = "history-json")]
+mod file;
 mod history;
 mod ids;
 mod journal;
@@ -26,6 +28,9 @@ mod source;
 mod truth;
 
 pub use error::{BackfillError, RunError};
+#[cfg(feature = "history-json")]
+pub use file::{HistoryFileError, read_history};
+pub(crate) use replay::recorded;
 pub use report::{BackfillReport, BackfilledRun, FailedRun, Progress, SpanSource};
 
 use delivery::Delivery;
@@ -216,7 +221,8 @@ impl Backfill {
         self.all(runs).await
     }
 
-    /// Backfills a run from its history, for example from a file. `workflow_id` is needed where the
+    /// Backfills a run from its history, for example from a file (`read_history`, with the cargo feature
+    /// `history-json`). `workflow_id` is needed where the
     /// events do not hold it, as those of older servers.
     ///
     /// # Errors

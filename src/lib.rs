@@ -66,6 +66,11 @@
 //! Where no header can be set (another language, a schedule), give the run a [`TraceContext`] in
 //! its memo or in its first argument, under the name `trace_context`.
 //!
+//! # Tests of your instrumentation
+//!
+//! [`testing`] compares traces with trees, without a server: of client and activity code, and of workflow
+//! code that is replayed from a stored history.
+//!
 //! # Guarantees and limits
 //!
 //! The README of the project states them; the flush rule, and what each flush costs in history, is
@@ -77,11 +82,14 @@ mod doctor;
 mod install;
 #[cfg(feature = "plugin")]
 mod plugin;
+pub mod testing;
 
 pub use backfill::{
     Backfill, BackfillError, BackfillReport, BackfilledRun, FailedRun, Progress, RunError,
     SpanSource,
 };
+#[cfg(feature = "history-json")]
+pub use backfill::{HistoryFileError, read_history};
 pub use client::new_trace;
 pub use doctor::{Doctor, ExamineError, Finding, Verdict};
 pub use durable_spans_activity::{

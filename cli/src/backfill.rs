@@ -2,14 +2,14 @@ use std::{path::PathBuf, str::FromStr};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{ArgGroup, Args};
-use durable_spans::{Backfill, BackfillReport, Progress, SgpOptions, SgpSink};
+use durable_spans::{Backfill, BackfillReport, Progress, SgpOptions, SgpSink, read_history};
 use durable_spans_collector::tree::printable;
 use serde_json::json;
 use temporalio_client::{
     Client, ClientOptions, Connection, Url, envconfig::LoadClientConfigProfileOptions,
 };
 
-use crate::{args::Server, history};
+use crate::args::Server;
 
 /// Rebuild traces, as skeletons, from the histories that Temporal keeps
 ///
@@ -96,7 +96,7 @@ pub(crate) async fn backfill(args: BackfillArgs) -> anyhow::Result<()> {
     }
     let report = match (&args.file, &args.query, &args.workflow_id) {
         (Some(file), _, workflow_id) => {
-            backfill.history(history::read(file)?, workflow_id.as_deref()).await
+            backfill.history(read_history(file)?, workflow_id.as_deref()).await
         }
         (None, Some(query), _) => backfill.query(&client(&args.temporal).await?, query).await,
         (None, None, Some(workflow_id)) => {

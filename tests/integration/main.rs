@@ -13,6 +13,7 @@ mod endings;
 mod fixtures;
 mod fuzz;
 mod harness;
+mod kit;
 mod messages;
 mod policy;
 mod recording;

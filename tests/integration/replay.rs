@@ -1,7 +1,7 @@
 //! The same spans live, after a restart, without a cache and in replay; and no change of
 //! instrumentation breaks a run.
 
-use durable_spans::{MemorySink, Span};
+use durable_spans::{MemorySink, Span, testing::Trace};
 use temporalio_client::{Client, WorkflowGetResultOptions, WorkflowHandle, WorkflowSignalOptions};
 use temporalio_sdk::{Worker, workflow_replayer::WorkflowReplayerOptions};
 
@@ -27,9 +27,7 @@ async fn release(handle: &WorkflowHandle<Client, PausedRun>) {
 /// Waits until the run has got so far that the sink holds an attempt of each of these activities.
 async fn until_attempts(sink: &MemorySink, count: usize) {
     let is_attempt = |span: &&Span| span.metadata.contains_key("temporal.attempt");
-    while sink.spans().iter().filter(is_attempt).count() < count {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    sink.wait_for(|spans| spans.iter().filter(is_attempt).count() >= count).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,6 +55,7 @@ async fn spans_are_the_same_live_after_a_restart_and_in_replay() {
     assert!(all_ended(&live));
     // The run, "whole", 3 steps, 3 activities, 3 signals with a span each.
     assert_eq!(live.len(), 14);
+    let tree = Trace::of(&fleet.sink).without_attempts().show("input").show("output").to_string();
 
     let history = fleet.history(handle.info().workflow_id.as_str(), None);
     let replayed = replayed_spans(history, |options| {
@@ -64,6 +63,8 @@ async fn spans_are_the_same_live_after_a_restart_and_in_replay() {
     })
     .await;
     assert_eq!(facts(&replayed), facts(&live));
+    let replayed: Trace = replayed.into();
+    assert_eq!(replayed.show("input").show("output").to_string(), tree);
 }
 
 #[tokio::test(flavor = "multi_thread")]
