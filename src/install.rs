@@ -229,9 +229,10 @@ impl DurableSpans {
     /// Lets a client tell the workflows that it starts, signals and updates which trace they belong
     /// to. Call it when the client's data converter is set.
     pub fn install_client(&self, options: &mut ClientOptions) {
-        options
-            .client_interceptors
-            .push(PropagatingClient::new(options.data_converter.clone(), self.policy));
+        options.client_interceptors.push(PropagatingClient::new(
+            options.data_converter.clone(),
+            self.policy.counting_arrivals(),
+        ));
     }
 
     /// Replays as a worker with this installation would. Needed wherever a traced run is replayed.

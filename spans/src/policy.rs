@@ -3,13 +3,19 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The newest version of the flush rule that this release follows. It follows all older ones, too.
-pub const RULE_VERSION: u16 = BY_ACTIVITY;
+pub const RULE_VERSION: u16 = ARRIVALS_BY_ACTIVITY;
 
-/// Flush by a local activity.
+/// Flush by a local activity; results count when the code sees them.
 const LOCALLY: u16 = 1;
 
 /// The same rule, but flush by a normal activity.
 const BY_ACTIVITY: u16 = 2;
+
+/// Flush by a local activity; results count when they arrive.
+const ARRIVALS_LOCALLY: u16 = 3;
+
+/// The same rule, but flush by a normal activity.
+const ARRIVALS_BY_ACTIVITY: u16 = 4;
 
 /// When a run flushes its spans. Pinned per run when the run starts, so that changing the options
 /// of a worker or a client never changes the commands of a run in flight.
@@ -76,13 +82,36 @@ impl FlushPolicy {
     /// the spans.
     #[must_use]
     pub const fn by_activity(mut self) -> Self {
-        self.rule_version = BY_ACTIVITY;
+        self.rule_version = match self.rule_version {
+            ARRIVALS_LOCALLY | ARRIVALS_BY_ACTIVITY => ARRIVALS_BY_ACTIVITY,
+            _ => BY_ACTIVITY,
+        };
         self
     }
 
     /// See [`FlushPolicy::by_activity`].
     pub const fn is_by_activity(&self) -> bool {
-        self.rule_version == BY_ACTIVITY
+        matches!(self.rule_version, BY_ACTIVITY | ARRIVALS_BY_ACTIVITY)
+    }
+
+    /// Count the result of a command when it arrives, not when the workflow's code sees it, so that
+    /// **awaiting in another order, or awaiting what was dropped before, shifts no flush**. Results
+    /// of local activities then count not at all.
+    ///
+    /// Clients pin this to every run that they start. For runs that come without a header it has to
+    /// be said, by a dated entry of the timetable, since those of today count as they began.
+    #[must_use]
+    pub const fn counting_arrivals(mut self) -> Self {
+        self.rule_version = match self.rule_version {
+            BY_ACTIVITY | ARRIVALS_BY_ACTIVITY => ARRIVALS_BY_ACTIVITY,
+            _ => ARRIVALS_LOCALLY,
+        };
+        self
+    }
+
+    /// See [`FlushPolicy::counting_arrivals`].
+    pub const fn counts_arrivals(&self) -> bool {
+        matches!(self.rule_version, ARRIVALS_LOCALLY | ARRIVALS_BY_ACTIVITY)
     }
 
     /// Whether this release follows that version of the flush rule.
@@ -161,6 +190,23 @@ mod tests {
         let by_activity = FlushPolicy::new().by_activity();
         assert_eq!(pinned(by_activity), "[2,200,10000,0]");
         assert!(parsed("[2,200,10000,0]").is_by_activity());
+        let arrivals = FlushPolicy::new().counting_arrivals();
+        assert_eq!(pinned(arrivals), "[3,200,10000,0]");
+        assert_eq!(pinned(arrivals.by_activity()), "[4,200,10000,0]");
+        assert_eq!(pinned(by_activity.counting_arrivals()), "[4,200,10000,0]");
+        for (text, by_activity, arrivals) in [
+            ("[1,200,10000,0]", false, false),
+            ("[2,200,10000,0]", true, false),
+            ("[3,200,10000,0]", false, true),
+            ("[4,200,10000,0]", true, true),
+        ] {
+            let policy = parsed(text);
+            assert!(policy.is_known(), "{text}");
+            assert_eq!(
+                (policy.is_by_activity(), policy.counts_arrivals()),
+                (by_activity, arrivals)
+            );
+        }
         assert_eq!(parsed("[7,200,10000,0]").rule_version(), 7);
         assert!(!parsed("[7,200,10000,0]").is_known() && !parsed("[0,200,10000,0]").is_known());
     }

@@ -323,14 +323,53 @@ fn headers_with(run: &Run, context: &TraceContext) -> Headers {
     headers
 }
 
-/// Counts the resolution of a user's command when the user's code sees it, and looks at it.
+/// Counts the resolution of a user's command, and looks at it when the user's code sees it.
 fn resolution<T: 'static>(
     run: &Rc<Run>,
+    future: CancellableWorkflowOutboundFuture<T>,
     see: impl FnOnce(&T) + 'static,
-) -> impl FnOnce(T) -> T + 'static {
+) -> CancellableWorkflowOutboundFuture<T> {
+    counted(run, future, |value| value).map(seen(see))
+}
+
+/// Counts the resolution of a user's command: when it arrives, or under the first versions of the
+/// rule when the user's code sees it.
+fn counted<T: 'static>(
+    run: &Rc<Run>,
+    future: CancellableWorkflowOutboundFuture<T>,
+    arrived: impl FnOnce(T) -> T + 'static,
+) -> CancellableWorkflowOutboundFuture<T> {
+    let arrived = counting(run, arrived);
+    if !run.counts_arrivals() {
+        return future.map(arrived);
+    }
+    let cancellation = future.cancellation_handle();
+    CancellableWorkflowOutboundFuture::new(run.expect(future, arrived), cancellation)
+}
+
+/// A local activity issues more commands when it is polled, if it has to be tried again later: so it
+/// is left to the user's code, and its resolution counts under the first versions of the rule only.
+fn local_resolution<T: 'static>(
+    run: &Rc<Run>,
+    future: CancellableWorkflowOutboundFuture<T>,
+    see: impl FnOnce(&T) + 'static,
+) -> CancellableWorkflowOutboundFuture<T> {
+    match run.counts_arrivals() {
+        true => future.map(seen(see)),
+        false => future.map(counting(run, seen(see))),
+    }
+}
+
+fn counting<T, F: FnOnce(T) -> T>(run: &Rc<Run>, arrived: F) -> impl FnOnce(T) -> T + use<T, F> {
     let run = run.clone();
     move |value| {
         run.count_operation();
+        arrived(value)
+    }
+}
+
+fn seen<T>(see: impl FnOnce(&T)) -> impl FnOnce(T) -> T {
+    move |value| {
         see(&value);
         value
     }
@@ -461,18 +500,18 @@ impl WorkflowInterceptor for Interceptor {
         let Some(run) = self.of_user() else { return next.run(input) };
         run.count_operation();
         if !self.timer_spans {
-            return next.run(input).map(resolution(run, |_| {}));
+            return resolution(run, next.run(input), |_| {});
         }
         let parent = Parent::Here(current(run, &ctx));
         let timer = Operation::start(run, &parent, "timer", SpanType::Standalone, "timer");
         let ms = u64::try_from(input.options().duration.as_millis()).unwrap_or(u64::MAX);
         timer.note("temporal.timer_ms", ms);
-        next.run(input).map(resolution(run, |result: &TimerResult| {
+        resolution(run, next.run(input), |result| {
             timer.finish(match result {
                 TimerResult::Fired => Outcome::Success,
                 TimerResult::Cancelled => Outcome::Canceled,
             });
-        }))
+        })
     }
 
     fn schedule_activity(
@@ -487,7 +526,7 @@ impl WorkflowInterceptor for Interceptor {
         };
         let activity = activity_span(run, &ctx, input.activity_type());
         input.headers_mut().extend(headers_below(run, &activity, false));
-        next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
+        resolution(run, next.run(input), |result| activity.finish(activity_outcome(result)))
     }
 
     fn schedule_local_activity(
@@ -503,7 +542,7 @@ impl WorkflowInterceptor for Interceptor {
         let activity = activity_span(run, &ctx, input.activity_type());
         activity.note("temporal.local", true);
         input.headers_mut().extend(headers_below(run, &activity, false));
-        next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
+        local_resolution(run, next.run(input), |result| activity.finish(activity_outcome(result)))
     }
 
     fn start_child_workflow(
@@ -524,20 +563,17 @@ impl WorkflowInterceptor for Interceptor {
             child.outlives_its_run();
         }
         input.headers_mut().extend(headers_below(&run, &child, true));
-        next.run(input).map(move |started| {
-            run.count_operation();
-            match started {
-                Err(error) => {
-                    child.finish(outcome::child_start(&error));
-                    Err(error)
-                }
-                Ok(started) => Ok(started.map_result(|completion| {
-                    let end = |result: &ChildWorkflowOutboundResult| {
-                        child.finish(result.as_ref().err().map_or(Outcome::Success, outcome::child))
-                    };
-                    completion.map(resolution(&run, end))
-                })),
+        let of_child = run.clone();
+        counted(&run, next.run(input), move |started: StartChildWorkflowResult| match started {
+            Err(error) => {
+                child.finish(outcome::child_start(&error));
+                Err(error)
             }
+            Ok(started) => Ok(started.map_result(|completion| {
+                resolution(&of_child, completion, |result: &ChildWorkflowOutboundResult| {
+                    child.finish(result.as_ref().err().map_or(Outcome::Success, outcome::child));
+                })
+            })),
         })
     }
 
@@ -553,7 +589,7 @@ impl WorkflowInterceptor for Interceptor {
         };
         run.count_operation();
         input.headers_mut().extend(headers_of(run, current(run, &ctx).id(), false));
-        next.run(input).map(resolution(run, |_| {}))
+        resolution(run, next.run(input), |_| {})
     }
 
     fn cancel_external_workflow(
@@ -568,7 +604,11 @@ impl WorkflowInterceptor for Interceptor {
     ) -> WorkflowOutboundFuture<CancelExternalWorkflowResult> {
         let Some(run) = self.of_user() else { return next.run(input) };
         run.count_operation();
-        next.run(input).map(resolution(run, |_| {}))
+        let arrived = counting(run, |result| result);
+        match run.counts_arrivals() {
+            true => WorkflowOutboundFuture::new(run.expect(next.run(input), arrived)),
+            false => next.run(input).map(arrived),
+        }
     }
 
     fn continue_as_new(

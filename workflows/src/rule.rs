@@ -1,4 +1,4 @@
-//! The flush rule, version 1: the one place that decides when a run issues a command of ours.
+//! The flush rule: the one place that decides when a run issues a command of ours.
 //!
 //! A flush is a command in the run's history, so replay must issue it at the same point although
 //! the user's code may record other spans by then, the options may be others and the sink may be
@@ -10,6 +10,11 @@
 //!   fires and operations were made since the last flush, flush. The timer is never cancelled. The
 //!   period doubles with each such flush, from `linger` up to [`LONGEST_LINGER`].
 //! - **R3**: the close of the run. The interceptor sees to it.
+//!
+//! An operation is a command of the user's code, a message that a handler of it takes, or the result
+//! of a command: in versions 1 and 2 when the code sees it, from version 3 on when it arrives,
+//! whether or not the code awaits it by then, and then local activities' do not count. Versions 2
+//! and 4 flush by normal activities.
 //!
 //! The decision reads no buffer length (but for the opt-in trigger), no option of today, no clock,
 //! no history length, no sink state and no replay flag, and it does not depend on when a flush
@@ -58,7 +63,8 @@ impl FlushRule {
         }
     }
 
-    /// The user's code issued a command, saw one resolve, or entered a signal or update handler.
+    /// The user's code issued a command or entered a signal or update handler, or a command's result
+    /// counts.
     pub(crate) fn count_operation(&mut self) {
         self.operations += 1;
     }

@@ -1,8 +1,10 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
+    future::Future,
     rc::Rc,
     sync::Arc,
+    task::Context,
     time::SystemTime,
 };
 
@@ -16,6 +18,7 @@ use temporalio_workflow::{
 };
 
 use crate::{
+    arrival::Arrivals,
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
     limits::Limits,
@@ -62,6 +65,8 @@ pub(crate) struct Run {
     hooks: Hooks,
     without_commands: bool,
     rule: RefCell<FlushRule>,
+    /// Under a rule that counts what arrives.
+    arrivals: Arrivals,
     recorder: RefCell<Option<Recorder>>,
     root: RefCell<Option<SpanRef>>,
     /// The workflow's clock and random streams. Taken away when the run leaves memory, since it
@@ -111,6 +116,7 @@ impl Run {
     ) -> Self {
         Self {
             rule: RefCell::new(FlushRule::new(start.policy)),
+            arrivals: Arrivals::default(),
             start,
             limits,
             egress,
@@ -202,6 +208,8 @@ impl Run {
             }
         }
         self.ctx.take();
+        // They point back to what holds us, too.
+        self.arrivals.forget();
     }
 
     /// Opens a span, `None` if the run has left memory.
@@ -312,6 +320,30 @@ impl Run {
     /// Counts an operation of the user's code, unless it is a command of ours.
     pub(crate) fn count_operation(&self) {
         self.rule.borrow_mut().count_operation();
+    }
+
+    /// Whether results count when they arrive, or when the user's code sees them. Pinned when the
+    /// run started.
+    pub(crate) fn counts_arrivals(&self) -> bool {
+        self.start.policy.counts_arrivals()
+    }
+
+    /// See [`Arrivals::expect`].
+    pub(crate) fn expect<T: 'static, R, A>(
+        &self,
+        result: R,
+        arrived: A,
+    ) -> impl Future<Output = T> + use<T, R, A>
+    where
+        R: Future<Output = T> + 'static,
+        A: FnOnce(T) -> T + 'static,
+    {
+        self.arrivals.expect(result, arrived)
+    }
+
+    /// See [`Arrivals::look`].
+    pub(crate) fn look_for_arrivals(&self, cx: &mut Context<'_>) {
+        self.arrivals.look(cx);
     }
 
     /// Marks the commands that are issued until the guard is dropped as ours.
