@@ -95,8 +95,8 @@ impl FlushPolicy {
     }
 
     /// Count the result of a command when it arrives, not when the workflow's code sees it, so that
-    /// **awaiting in another order, or awaiting what was dropped before, shifts no flush**. Results
-    /// of local activities then count not at all.
+    /// **awaiting in another order, or awaiting what was dropped before, shifts no flush**. A local
+    /// activity then counts twice when it begins, and its result not.
     ///
     /// Clients pin this to every run that they start. For runs that come without a header it has to
     /// be said, by a dated entry of the timetable, since those of today count as they began.

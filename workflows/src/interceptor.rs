@@ -347,17 +347,19 @@ fn counted<T: 'static>(
     CancellableWorkflowOutboundFuture::new(run.expect(future, arrived), cancellation)
 }
 
-/// A local activity issues more commands when it is polled, if it has to be tried again later: so it
-/// is left to the user's code, and its resolution counts under the first versions of the rule only.
+/// A local activity issues more commands when it is polled, if it has to be tried again later: so
+/// its future is left to the user's code. Where others count as they arrive, it has counted twice
+/// when it began.
 fn local_resolution<T: 'static>(
     run: &Rc<Run>,
     future: CancellableWorkflowOutboundFuture<T>,
     see: impl FnOnce(&T) + 'static,
 ) -> CancellableWorkflowOutboundFuture<T> {
-    match run.counts_arrivals() {
-        true => future.map(seen(see)),
-        false => future.map(counting(run, seen(see))),
+    if run.counts_arrivals() {
+        run.count_operation();
+        return future.map(seen(see));
     }
+    future.map(counting(run, seen(see)))
 }
 
 fn counting<T, F: FnOnce(T) -> T>(run: &Rc<Run>, arrived: F) -> impl FnOnce(T) -> T + use<T, F> {

@@ -14,8 +14,8 @@
 //!
 //! A flush is a command in the run's history, so it must be issued at the same point at each
 //! replay, whatever the code records by then. It depends on nothing but the user's own
-//! operations: commands, their results (but for local activities') as they arrive, and entered
-//! signal and update handlers. Adding, removing or renaming spans never breaks a run in flight, nor
+//! operations: commands, their results as they arrive (a local activity counts twice when it begins
+//! instead), and entered signal and update handlers. Adding, removing or renaming spans never breaks a run in flight, nor
 //! does awaiting in another order, or awaiting what was dropped before. Runs of the first versions
 //! of the rule, and those without a header unless their policy is
 //! [`counting_arrivals`][arrivals], count results when the code sees them instead.

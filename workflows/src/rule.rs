@@ -13,8 +13,8 @@
 //!
 //! An operation is a command of the user's code, a message that a handler of it takes, or the result
 //! of a command: in versions 1 and 2 when the code sees it, from version 3 on when it arrives,
-//! whether or not the code awaits it by then, and then local activities' do not count. Versions 2
-//! and 4 flush by normal activities.
+//! whether or not the code awaits it by then; there a local activity counts twice when it begins, and
+//! its result not. Versions 2 and 4 flush by normal activities.
 //!
 //! The decision reads no buffer length (but for the opt-in trigger), no option of today, no clock,
 //! no history length, no sink state and no replay flag, and it does not depend on when a flush
