@@ -4,10 +4,13 @@ use durable_spans_model::{HEADER, SpanError, TRACER_HEADER, Timestamp, TraceCont
 use durable_spans_workflow::{
     EXPLICIT_CONTEXT, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, context_of_start,
 };
+use temporalio_common::data_converters::{
+    DataConverter, SerializationContextData, WorkflowSerializationContext,
+};
 use temporalio_common::protos::{
     coresdk::common::extract_local_activity_marker_data,
     temporal::api::{
-        common::v1::{Header, Payloads},
+        common::v1::{Header, Payload, Payloads},
         enums::v1::EventType,
         history::v1::{
             HistoryEvent, WorkflowExecutionStartedEventAttributes, history_event::Attributes,
@@ -134,6 +137,25 @@ impl RunHistory {
         self.events.iter().any(|event| event.event_type() == EventType::WorkflowTaskCompleted)
     }
 
+    /// The same with the trace contexts decoded that a payload codec has encoded, as far as this one
+    /// can. Everything else stays as it is, so a replayer must not get it.
+    pub(super) async fn readable(&self, data_converter: &DataConverter) -> Self {
+        let mut readable = self.clone();
+        for event in &mut readable.events {
+            for payload in contexts_of(event) {
+                if durable_spans_workflow::from_payload(payload).is_err() {
+                    decode(payload, data_converter).await;
+                }
+            }
+        }
+        if let Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) =
+            &readable.events[0].attributes
+        {
+            readable.started = Box::new(started.clone());
+        }
+        readable
+    }
+
     /// Whether the trace is named, but cannot be read: a payload codec has encoded the headers.
     pub(super) fn hides_trace(&self) -> bool {
         let hidden = |header: Option<&Header>| {
@@ -164,6 +186,46 @@ impl RunHistory {
         let payload = self.started.header.as_ref()?.fields.get(TRACER_HEADER)?;
         let (trace_id, span_id) = TraceParent::from_header(&payload.data).ok()?.ids().ok()?;
         Some(TraceContext::new(trace_id).under(span_id))
+    }
+}
+
+/// Where an event may hold a trace context.
+fn contexts_of(event: &mut HistoryEvent) -> Vec<&mut Payload> {
+    let mut payloads = Vec::new();
+    let header = match &mut event.attributes {
+        Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => {
+            let memo = started.memo.as_mut().and_then(|memo| memo.fields.get_mut(EXPLICIT_CONTEXT));
+            payloads.extend(memo);
+            payloads.extend(started.input.as_mut().and_then(|input| input.payloads.first_mut()));
+            started.header.as_mut()
+        }
+        Some(Attributes::ActivityTaskScheduledEventAttributes(activity)) => {
+            activity.header.as_mut()
+        }
+        Some(Attributes::StartChildWorkflowExecutionInitiatedEventAttributes(child)) => {
+            child.header.as_mut()
+        }
+        Some(Attributes::WorkflowExecutionSignaledEventAttributes(signal)) => {
+            signal.header.as_mut()
+        }
+        Some(Attributes::WorkflowExecutionUpdateAcceptedEventAttributes(accepted)) => {
+            let input = accepted.accepted_request.as_mut().and_then(|it| it.input.as_mut());
+            input.and_then(|input| input.header.as_mut())
+        }
+        _ => None,
+    };
+    let fields = header.into_iter().flat_map(|header| header.fields.iter_mut());
+    let known = fields.filter(|(name, _)| [HEADER, TRACER_HEADER].contains(&name.as_str()));
+    payloads.extend(known.map(|(_, payload)| payload));
+    payloads
+}
+
+/// Leaves alone what the codec does not take: it is not encoded, or by another one.
+async fn decode(payload: &mut Payload, data_converter: &DataConverter) {
+    let kind = SerializationContextData::Workflow(WorkflowSerializationContext::new());
+    let decoded = data_converter.codec().decode(&kind, vec![payload.clone()]).await;
+    if let Ok(Some(decoded)) = decoded.map(|mut payloads| payloads.pop()) {
+        *payload = decoded;
     }
 }
 

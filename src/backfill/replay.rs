@@ -34,15 +34,16 @@ pub(super) struct Replayed {
     pub(super) way: Way,
 }
 
-/// Replays with flushes or without, as the history tells. Where it does not tell (it ends before the
-/// first flush), one of the two fits.
+/// Replays with flushes or without, as the `readable` history tells. Where it does not tell (it ends
+/// before the first flush), one of the two fits.
 pub(super) async fn replay(
     options: &WorkflowReplayerOptions,
     tracing: &WorkflowTracing,
     history: &RunHistory,
+    readable: &RunHistory,
 ) -> Result<Replayed, RunError> {
     let mut failure = None;
-    for way in ways(history) {
+    for way in ways(readable) {
         let tracing = match way {
             Way::Traced => tracing.clone(),
             Way::Anew => tracing.clone().without_commands(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use durable_spans_model::{Span, SpanError, SpanId, SpanType, Timestamp, TraceContext, TraceId};
-use durable_spans_workflow::COURIER_WORKFLOW;
+use durable_spans_workflow::{COURIER_WORKFLOW, schedule_id};
 use serde_json::Value;
 use temporalio_common::protos::temporal::api::{
     common::v1::{Header, WorkflowExecution},
@@ -133,6 +133,13 @@ impl<'a> Artist<'a> {
         note(&mut span, "run_id", history.run_id.as_str());
         if !started.continued_execution_run_id.is_empty() {
             note(&mut span, "continued", true);
+        }
+        if let Some((trace_id, span_id)) = context.and_then(|context| context.previous) {
+            note(&mut span, "previous_trace_id", trace_id.to_string());
+            note(&mut span, "previous_span_id", span_id.to_string());
+        }
+        if let Some(schedule) = schedule_id(started.search_attributes.as_ref()) {
+            note(&mut span, "schedule_id", schedule);
         }
         if started.attempt > 1 {
             note(&mut span, "attempt", started.attempt);

@@ -2,7 +2,7 @@ use temporalio_client::{
     Client, NamespacedClient, WorkflowDescribeOptions, WorkflowExecutionInfo,
     WorkflowFetchHistoryOptions, WorkflowHandle, WorkflowHistory,
 };
-use temporalio_common::UntypedWorkflow;
+use temporalio_common::{UntypedWorkflow, data_converters::DataConverter};
 
 use super::{error::RunError, history::RunHistory};
 
@@ -16,6 +16,14 @@ impl Source {
     pub(super) fn run_id(&self) -> Option<&str> {
         match self {
             Self::Server { run_id, .. } => run_id.as_deref(),
+            Self::History { .. } => None,
+        }
+    }
+
+    /// That of the client, with its codec.
+    pub(super) fn data_converter(&self) -> Option<DataConverter> {
+        match self {
+            Self::Server { client, .. } => Some(client.data_converter().clone()),
             Self::History { .. } => None,
         }
     }

@@ -82,7 +82,9 @@ pub use flush::{
     Acknowledgement, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, FlushGroup, FlushReply, FlushRequest,
     PackedFlush, digest,
 };
-pub use header::{EXPLICIT_CONTEXT, from_payload, of_start as context_of_start, to_payload};
+pub use header::{
+    EXPLICIT_CONTEXT, from_payload, of_start as context_of_start, schedule_id, to_payload,
+};
 pub use interceptor::WorkflowTracing;
 pub use limits::Limits;
 pub use run::{SEED_STREAM, place_stream};
