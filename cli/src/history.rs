@@ -7,7 +7,7 @@ use temporalio_client::WorkflowHistory;
 use temporalio_protos::protos::temporal::api::history::v1::History;
 
 /// All of Temporal's messages, as its own build describes them.
-const DESCRIPTORS: &[u8] = include_bytes!(env!("TEMPORAL_DESCRIPTORS"));
+pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(env!("TEMPORAL_DESCRIPTORS"));
 
 const HISTORY: &str = "temporal.api.history.v1.History";
 
