@@ -25,6 +25,13 @@ use temporalio_workflow::{
     },
 };
 
+#[cfg(feature = "nexus")]
+use temporalio_workflow::workflow_interceptors::{
+    StartNexusOperationInput, StartNexusOperationResult,
+};
+
+#[cfg(feature = "nexus")]
+use crate::nexus;
 use crate::{
     courier::COURIER_WORKFLOW,
     flush::FlushGroup,
@@ -611,6 +618,18 @@ impl WorkflowInterceptor for Interceptor {
             true => WorkflowOutboundFuture::new(run.expect(next.run(input), arrived)),
             false => next.run(input).map(arrived),
         }
+    }
+
+    #[cfg(feature = "nexus")]
+    fn start_nexus_operation(
+        &self,
+        ctx: WorkflowInterceptorContext,
+        mut input: StartNexusOperationInput,
+        next: CancellableNext<StartNexusOperationInput, StartNexusOperationResult>,
+    ) -> CancellableWorkflowOutboundFuture<StartNexusOperationResult> {
+        let Some(run) = self.of_user() else { return next.run(input) };
+        let span = nexus::schedule(run, current(run, &ctx), input.options_mut());
+        nexus::started(span, next.run(input))
     }
 
     fn continue_as_new(

@@ -31,6 +31,11 @@
 //! flush's result asks for couriers: abandoned child workflows of type [`COURIER_WORKFLOW`], which
 //! keep trying for seven days. Each costs the run 2 events and a workflow task (3 events).
 //!
+//! With the cargo feature `nexus` (the SDK's experimental interface for it), Nexus operations have
+//! spans, from their schedule to their result, or to their start where they go on after that: the SDK
+//! shows that result to the workflow's code alone. Services get a W3C `traceparent`. Nexus operations
+//! do not count for the rule, with the feature or without.
+//!
 //! A mid-run flush hands the spans to the worker and returns at once. Only the flush at the close
 //! waits for the sink, about a second at most.
 //!
@@ -66,6 +71,8 @@ mod flusher;
 mod header;
 mod interceptor;
 mod limits;
+#[cfg(feature = "nexus")]
+mod nexus;
 mod operation;
 mod outcome;
 mod recorder;
