@@ -34,7 +34,7 @@ use history::RunHistory;
 use journal::Journal;
 use replay::Way;
 use skeleton::Skeleton;
-use source::Source;
+use source::{Fetched, Reader, Source};
 
 /// Metadata of what was told by history and not recorded by code.
 const BACKFILLED: &str = "temporal.backfilled";
@@ -312,8 +312,8 @@ impl Backfill {
                 given.or_else(|| source.data_converter()).unwrap_or_default()
             }
         };
-        let history = source.fetch().await?;
-        let readable = history.readable(&data_converter).await;
+        let reader = Reader { data_converter, tracing: &self.tracing };
+        let Fetched { history, readable } = source.fetch(&reader).await?;
         let rebuilt = self.rebuilt(history.clone(), readable).await?;
         let delivery = Delivery { sink: self.sink.clone(), patience: self.patience };
         let trace_id = rebuilt.trace_id();

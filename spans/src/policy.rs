@@ -96,7 +96,8 @@ impl FlushPolicy {
 
     /// Count the result of a command when it arrives, not when the workflow's code sees it, so that
     /// **awaiting in another order, or awaiting what was dropped before, shifts no flush**. A local
-    /// activity then counts twice when it begins, and its result not.
+    /// activity then counts twice when it begins, and its result not. Also, a run that is reset to its
+    /// very first workflow task then goes on under the same root span, as after any other reset.
     ///
     /// Clients pin this to every run that they start. For runs that come without a header it has to
     /// be said, by a dated entry of the timetable, since those of today count as they began.
@@ -112,6 +113,12 @@ impl FlushPolicy {
     /// See [`FlushPolicy::counting_arrivals`].
     pub const fn counts_arrivals(&self) -> bool {
         matches!(self.rule_version, ARRIVALS_LOCALLY | ARRIVALS_BY_ACTIVITY)
+    }
+
+    /// Whether the run's root span has the same id in every branch that a reset makes of the run, be it
+    /// a reset to its very first workflow task: from version 3 of the rule on.
+    pub const fn keeps_root(&self) -> bool {
+        self.rule_version >= ARRIVALS_LOCALLY
     }
 
     /// Whether this release follows that version of the flush rule.

@@ -1,6 +1,8 @@
 use std::time::{Duration, SystemTime};
 
-use durable_spans_model::{HEADER, SpanError, TRACER_HEADER, Timestamp, TraceContext, TraceParent};
+use durable_spans_model::{
+    FlushPolicy, HEADER, SpanError, TRACER_HEADER, Timestamp, TraceContext, TraceParent,
+};
 use durable_spans_workflow::{
     EXPLICIT_CONTEXT, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, context_of_start,
 };
@@ -29,6 +31,8 @@ pub(super) struct RunHistory {
     pub(super) workflow_type: String,
     pub(super) started: Box<WorkflowExecutionStartedEventAttributes>,
     pub(super) start_time: Timestamp,
+    /// The flush policy that was pinned when the run started, as far as that is known.
+    pub(super) policy: FlushPolicy,
     pub(super) ending: Option<Ending>,
     /// Where the run was reset: the run that goes on in its place tells what began before.
     pub(super) told_from: Option<Timestamp>,
@@ -85,6 +89,7 @@ impl RunHistory {
             workflow_type,
             started,
             start_time,
+            policy: FlushPolicy::new(),
             ending,
             told_from: None,
             events,
@@ -106,7 +111,7 @@ impl RunHistory {
 
     /// The time from which this run, which is the reset of another one, has spans of its own. `None`
     /// where it has no span in common with that one: its first workflow task is done again, and
-    /// gives other ids.
+    /// gives other ids, the root's included.
     pub(super) fn parted_at(&self) -> Option<Timestamp> {
         let reset = self.events.iter().rposition(|event| reset_to(event).is_some())?;
         let shared = &self.events[..reset];
@@ -114,7 +119,12 @@ impl RunHistory {
             |event: &&HistoryEvent| event.event_type() == EventType::WorkflowTaskStarted;
         let is_done = |event: &HistoryEvent| event.event_type() == EventType::WorkflowTaskCompleted;
         let again = shared.iter().rfind(is_started)?;
-        shared.iter().any(is_done).then(|| time_of(again))
+        (self.keeps_root() || shared.iter().any(is_done)).then(|| time_of(again))
+    }
+
+    /// Whether the root has the same id in every branch that a reset makes of the run.
+    pub(super) fn keeps_root(&self) -> bool {
+        self.policy.keeps_root() && !self.started.original_execution_run_id.is_empty()
     }
 
     /// Whether a flush of ours is in it, so that replay must flush, too.

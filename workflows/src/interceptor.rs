@@ -83,6 +83,12 @@ impl WorkflowTracing {
         self
     }
 
+    /// The policy of a run that started then without a header that pins one, `None` if it is left
+    /// alone.
+    pub fn policy_at(&self, start: Timestamp) -> Option<FlushPolicy> {
+        self.timetable.policy_at(start)
+    }
+
     /// Says how much a run may record.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {

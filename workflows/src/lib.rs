@@ -94,6 +94,6 @@ pub use header::{
 };
 pub use interceptor::WorkflowTracing;
 pub use limits::Limits;
-pub use run::{SEED_STREAM, place_stream};
+pub use run::{ROOT_DRAW, SEED_STREAM, place_stream};
 pub use span::{SpanBuilder, SpanHandle, WorkflowSpan, WorkflowSpans};
 pub use timetable::Timetable;

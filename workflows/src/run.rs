@@ -36,6 +36,9 @@ pub fn place_stream(place: u64) -> String {
     format!("{SEED_STREAM}/{place:x}")
 }
 
+/// What a root is given for the number of its place where it is to be the same after every reset.
+pub const ROOT_DRAW: u64 = 0;
+
 /// So small that several groups fit into a command of a flush by a normal activity.
 const PACKED_GROUP_BYTES: usize = 256 * 1024;
 
@@ -139,8 +142,12 @@ impl Run {
         if let Some(root) = &*self.root.borrow() {
             return root.clone();
         }
-        let drawn: u128 = ctx.random_stream(SEED_STREAM).random();
-        let seed = Seed::new(drawn, &self.start.workflow_id);
+        let keeps_root = self.start.policy.keeps_root() && !self.start.original_run_id.is_empty();
+        let seed = if keeps_root {
+            Seed::of_run(&self.start.original_run_id, &self.start.workflow_id)
+        } else {
+            Seed::new(ctx.random_stream(SEED_STREAM).random(), &self.start.workflow_id)
+        };
         let (trace_id, parent, group_id) = match &self.start.context {
             Some(context) => {
                 (context.trace_id.clone(), context.span_id.clone(), context.group_id.clone())
@@ -153,9 +160,13 @@ impl Run {
         *self.ctx.borrow_mut() = Some(ctx.clone());
         let previous = self.start.context.as_ref().and_then(|context| context.previous.clone());
         let name = self.start.workflow_type.clone();
-        let root = self
-            .start(parent.map(Parent::Elsewhere).as_ref(), name.into(), SpanType::AgentWorkflow)
-            .expect("the recorder was made just now");
+        let (parent, kind) = (parent.map(Parent::Elsewhere), SpanType::AgentWorkflow);
+        let root = if keeps_root {
+            self.start_drawing(parent.as_ref(), name.into(), kind, |_| ROOT_DRAW)
+        } else {
+            self.start(parent.as_ref(), name.into(), kind)
+        };
+        let root = root.expect("the recorder was made just now");
         self.update(&root, |span| {
             span.start_timestamp = self.start.start_time;
             let metadata = &mut span.metadata;
@@ -219,12 +230,22 @@ impl Run {
         name: Cow<'static, str>,
         span_type: SpanType,
     ) -> Option<SpanRef> {
-        let at = self.now();
         let ctx = self.ctx.borrow();
         let ctx = ctx.as_ref()?;
         // The first draw of a stream follows from its name and the run's seed alone, whatever else
         // was drawn. A reset gives the run another seed for what comes after it.
         let draw = |place: u64| ctx.random_stream(place_stream(place)).random();
+        self.start_drawing(parent, name, span_type, draw)
+    }
+
+    fn start_drawing(
+        &self,
+        parent: Option<&Parent>,
+        name: Cow<'static, str>,
+        span_type: SpanType,
+        draw: impl Fn(u64) -> u64,
+    ) -> Option<SpanRef> {
+        let at = self.now();
         let mut recorder = self.recorder.borrow_mut();
         Some(recorder.as_mut()?.start(parent, name, span_type, at, draw))
     }
