@@ -13,6 +13,7 @@ use axum::{
     routing::post,
 };
 use durable_spans::{DurableSpans, FlushPolicy, MemorySink, Span, SpanStatus, TraceParent};
+use durable_spans_test_server::TemporalServer;
 use serde_json::json;
 use temporalio_client::{
     Client, ClientOptions, WorkflowFetchHistoryOptions, WorkflowGetResultOptions,
@@ -83,7 +84,10 @@ fn refusal() -> Response {
 async fn operations_have_spans_and_services_learn_the_trace_and_none_counts_for_the_rule() {
     let heard = Heard::default();
     let url = service(heard.clone()).await;
-    let server = durable_spans_test_server::shared().await;
+    // Nobody calls back, but a server that does not know where to is no client of services.
+    let callback = "component.nexusoperations.callback.endpoint.template=\"http://127.0.0.1:1/\"";
+    let options = TemporalServer::options().arg("--dynamic-config-value").arg(callback);
+    let server = options.start().await.unwrap();
     let mut connection = server.connection().await.unwrap();
     let name = format!("nexus-{}", std::process::id());
     let variant = endpoint_target::Variant::External(endpoint_target::External { url });
