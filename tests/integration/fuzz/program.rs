@@ -94,16 +94,16 @@ impl Call {
         match self {
             Self::Activity => {
                 let call = ctx.execute_activity(Work::look_up, 1u32, quickly());
-                Box::pin(call.map(|result| drop(result)))
+                Box::pin(call.map(drop))
             }
             Self::Failing => {
                 let call = ctx.execute_activity(Work::explode, (), quickly());
-                Box::pin(call.map(|result| drop(result)))
+                Box::pin(call.map(drop))
             }
             Self::Local => {
                 let options = LocalActivityOptions::default();
                 let call = ctx.execute_local_activity(Work::look_up, 1u32, options);
-                Box::pin(call.map(|result| drop(result)))
+                Box::pin(call.map(drop))
             }
             Self::Timer(ms) => Box::pin(ctx.timer(Duration::from_millis(ms)).map(|_| ())),
             Self::Child => {
@@ -259,7 +259,8 @@ macro_rules! versions {
 
             #[signal(name = "poke")]
             pub(crate) fn poke(&mut self, ctx: &mut SyncWorkflowContext<Self>, _: ()) {
-                for _ in 0..Code::$code.spans {
+                let spans = Code::$code.spans;
+                for _ in 0..spans {
                     ctx.span("poked").start().end();
                 }
                 self.signals += 1;
