@@ -7,6 +7,7 @@ use durable_spans_model::{Sampling, Span, TraceId};
 use durable_spans_workflow::{COURIER_WORKFLOW, WorkflowTracing};
 use futures::{Stream, TryStreamExt, stream};
 use temporalio_client::{Client, WorkflowHistory, WorkflowListOptions};
+use temporalio_common::data_converters::DataConverter;
 use temporalio_sdk::workflow_replayer::WorkflowReplayerOptions;
 
 use crate::DurableSpans;
@@ -38,7 +39,7 @@ use history::RunHistory;
 use journal::Journal;
 use replay::Way;
 use skeleton::Skeleton;
-use source::Source;
+use source::{Fetched, Reader, Source};
 
 /// Metadata of what was told by history and not recorded by code.
 const BACKFILLED: &str = "temporal.backfilled";
@@ -105,6 +106,7 @@ type OnProgress = Arc<dyn Fn(Progress<'_>) + Send + Sync>;
 pub struct Backfill {
     sink: Arc<dyn SpanSink>,
     workflows: Option<Arc<WorkflowReplayerOptions>>,
+    data_converter: Option<DataConverter>,
     tracing: WorkflowTracing,
     parallel: usize,
     patience: Duration,
@@ -118,6 +120,7 @@ impl Backfill {
         Self {
             sink: Arc::new(sink),
             workflows: None,
+            data_converter: None,
             tracing: WorkflowTracing::new(),
             parallel: 4,
             patience: Duration::from_secs(60),
@@ -131,6 +134,15 @@ impl Backfill {
     /// tracing on these options. A run of a type that is not registered fails and is reported.
     pub fn workflows(mut self, workflows: WorkflowReplayerOptions) -> Self {
         self.workflows = Some(Arc::new(workflows));
+        self
+    }
+
+    /// The data converter whose codec encodes the trace headers, for skeletons. Default: that of the
+    /// client. Needed for histories from a file only. A header that no codec decodes does not tell the
+    /// trace, and nothing else does: a skeleton in a trace of its own would tell the run twice, so the
+    /// run fails and is reported.
+    pub fn data_converter(mut self, data_converter: DataConverter) -> Self {
+        self.data_converter = Some(data_converter);
         self
     }
 
@@ -299,8 +311,16 @@ impl Backfill {
     }
 
     async fn backfill(&self, source: Source) -> Result<BackfilledRun, RunError> {
-        let history = source.fetch().await?;
-        let rebuilt = self.rebuilt(history.clone()).await?;
+        let data_converter = match &self.workflows {
+            Some(workflows) => workflows.data_converter.clone(),
+            None => {
+                let given = self.data_converter.clone();
+                given.or_else(|| source.data_converter()).unwrap_or_default()
+            }
+        };
+        let reader = Reader { data_converter, tracing: &self.tracing };
+        let Fetched { history, readable } = source.fetch(&reader).await?;
+        let rebuilt = self.rebuilt(history.clone(), readable).await?;
         let delivery = Delivery { sink: self.sink.clone(), patience: self.patience };
         let trace_id = rebuilt.trace_id();
         let ended = match &trace_id {
@@ -332,7 +352,11 @@ impl Backfill {
 
     /// Replay is work for the processor, and the SDK's replayer cannot be sent between threads, so
     /// each runs on a thread of its own.
-    async fn rebuilt(&self, history: RunHistory) -> Result<Rebuilt, RunError> {
+    async fn rebuilt(
+        &self,
+        history: RunHistory,
+        readable: RunHistory,
+    ) -> Result<Rebuilt, RunError> {
         let workflows = self.workflows.clone();
         let tracing = self.tracing.clone();
         let runtime = tokio::runtime::Handle::current();
@@ -341,19 +365,20 @@ impl Backfill {
                 match workflows {
                     // A run whose code never ran has recorded nothing.
                     Some(workflows) if history.has_run() => {
-                        let mut replayed = replay::replay(&workflows, &tracing, &history).await?;
-                        truth::complete(&mut replayed.spans, &history);
+                        let replayed = replay::replay(&workflows, &tracing, &history, &readable);
+                        let mut replayed = replayed.await?;
+                        truth::complete(&mut replayed.spans, &readable);
                         Ok(Rebuilt::Recorded(replayed.spans, replayed.way))
                     }
-                    _ if history.hides_trace() => Err(RunError::history(
-                        "a payload codec has encoded its trace headers: replay it with its code \
-                         and codec, see Backfill::workflows",
+                    _ if readable.hides_trace() => Err(RunError::history(
+                        "a payload codec has encoded its trace headers, so that nothing tells its \
+                         trace: give the codec (Backfill::data_converter, or --codec-endpoint)",
                     )),
                     _ => {
-                        let known = history.clone();
+                        let known = readable.clone();
                         let draw =
                             move |seed, draw: &draws::Draw<'_>| Skeleton::of(&known, seed, draw);
-                        draws::with_draws(&history, draw).await.map(Rebuilt::Skeleton)
+                        draws::with_draws(&readable, draw).await.map(Rebuilt::Skeleton)
                     }
                 }
             })

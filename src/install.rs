@@ -442,7 +442,7 @@ impl DurableSpans {
     pub fn install_client(&self, options: &mut ClientOptions) {
         options.client_interceptors.push(PropagatingClient::new(
             options.data_converter.clone(),
-            self.policy,
+            self.policy.counting_arrivals(),
             (!self.disabled).then(|| self.sampling.clone()),
             self.traces_page.clone(),
         ));

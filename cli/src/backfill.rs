@@ -9,7 +9,7 @@ use temporalio_client::{
     Client, ClientOptions, Connection, Url, envconfig::LoadClientConfigProfileOptions,
 };
 
-use crate::args::Server;
+use crate::{args::Server, codec::Codec};
 
 /// Rebuild traces, as skeletons, from the histories that Temporal keeps
 ///
@@ -45,6 +45,8 @@ pub(crate) struct BackfillArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) temporal: Temporal,
+    #[command(flatten)]
+    pub(crate) codec: Codec,
     #[command(flatten)]
     pub(crate) server: Server,
 }
@@ -91,6 +93,10 @@ impl Address {
 /// Rebuilds, tells of each run on stderr and of all on stdout.
 pub(crate) async fn backfill(args: BackfillArgs) -> anyhow::Result<()> {
     let mut backfill = Backfill::new(sink(&args.server)?).parallel(args.parallel).progress(tell);
+    let namespace = args.temporal.namespace.as_deref().unwrap_or("default");
+    if let Some(data_converter) = args.codec.data_converter(namespace)? {
+        backfill = backfill.data_converter(data_converter);
+    }
     if let Some(journal) = &args.journal {
         backfill = backfill.journal(journal);
     }

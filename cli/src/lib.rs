@@ -23,6 +23,7 @@
 mod args;
 mod backfill;
 mod client;
+mod codec;
 mod doctor;
 mod quantity;
 mod serve;

@@ -30,7 +30,7 @@ pub(crate) async fn recorded(
         return Ok(Vec::new());
     }
     let runtime = tokio::runtime::Handle::current();
-    let work = move || runtime.block_on(replay(&workflows, &tracing, &history));
+    let work = move || runtime.block_on(replay(&workflows, &tracing, &history, &history));
     let replayed = tokio::task::spawn_blocking(work).await.map_err(RunError::replay)?;
     Ok(replayed?.spans)
 }
@@ -54,15 +54,16 @@ pub(super) struct Replayed {
     pub(super) way: Way,
 }
 
-/// Replays with flushes or without, as the history tells. Where it does not tell (it ends before the
-/// first flush), one of the two fits.
+/// Replays with flushes or without, as the `readable` history tells. Where it does not tell (it ends
+/// before the first flush), one of the two fits.
 pub(super) async fn replay(
     options: &WorkflowReplayerOptions,
     tracing: &WorkflowTracing,
     history: &RunHistory,
+    readable: &RunHistory,
 ) -> Result<Replayed, RunError> {
     let mut failure = None;
-    for way in ways(history) {
+    for way in ways(readable) {
         let tracing = match way {
             Way::Traced => tracing.clone(),
             Way::Anew => tracing.clone().without_commands(),

@@ -17,7 +17,7 @@ use temporalio_client::WorkflowHistory;
 use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
 
 use crate::{
-    fuzz::{Random, RandomMore, RandomSilent},
+    fuzz::{Random, RandomDropped, RandomMore, RandomReversed, RandomSilent},
     harness::{facts, replayed_spans},
     recording,
     workflows::{
@@ -54,6 +54,15 @@ fn versions(name: &str) -> (Register, Vec<Register>) {
         // By choice, its instrumentation may not change.
         "buffered" => (code!(Recorded), vec![code!(Renamed), code!(Retyped)]),
         "mutable" => (code!(Mutable), vec![code!(Mutated)]),
+        "random" if name.contains("arrivals") => (
+            code!(Random),
+            vec![
+                code!(RandomMore),
+                code!(RandomSilent),
+                code!(RandomReversed),
+                code!(RandomDropped),
+            ],
+        ),
         "random" => (code!(Random), vec![code!(RandomMore), code!(RandomSilent)]),
         "race" => (code!(Race), vec![]),
         "doomed" => (code!(Doomed), vec![]),

@@ -38,8 +38,8 @@ pub(crate) fn observed_to_payload(observed: &TraceParent) -> Payload {
     json_payload(observed.to_header())
 }
 
-/// The id of the schedule that started a run.
-pub(crate) fn schedule_id(search_attributes: Option<&SearchAttributes>) -> Option<String> {
+/// The id of the schedule that started a run, by the search attributes of its start.
+pub fn schedule_id(search_attributes: Option<&SearchAttributes>) -> Option<String> {
     let payload = search_attributes?.indexed_fields.get("TemporalScheduledById")?;
     serde_json::from_slice(&payload.data).ok()
 }

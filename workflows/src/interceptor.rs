@@ -26,6 +26,13 @@ use temporalio_workflow::{
     },
 };
 
+#[cfg(feature = "nexus")]
+use temporalio_workflow::workflow_interceptors::{
+    StartNexusOperationInput, StartNexusOperationResult,
+};
+
+#[cfg(feature = "nexus")]
+use crate::nexus;
 use crate::{
     courier::COURIER_WORKFLOW,
     flush::FlushGroup,
@@ -71,6 +78,12 @@ impl WorkflowTracing {
     pub fn timetable(mut self, timetable: Timetable) -> Self {
         self.timetable = timetable;
         self
+    }
+
+    /// The policy of a run that started then without a header that pins one, `None` if it is left
+    /// alone.
+    pub fn policy_at(&self, start: Timestamp) -> Option<FlushPolicy> {
+        self.timetable.policy_at(start)
     }
 
     /// Says how much a run may record.
@@ -355,14 +368,55 @@ fn headers_with(run: &Run, context: &TraceContext) -> Headers {
     headers
 }
 
-/// Counts the resolution of a user's command when the user's code sees it, and looks at it.
+/// Counts the resolution of a user's command, and looks at it when the user's code sees it.
 fn resolution<T: 'static>(
     run: &Rc<Run>,
+    future: CancellableWorkflowOutboundFuture<T>,
     see: impl FnOnce(&T) + 'static,
-) -> impl FnOnce(T) -> T + 'static {
+) -> CancellableWorkflowOutboundFuture<T> {
+    counted(run, future, |value| value).map(seen(see))
+}
+
+/// Counts the resolution of a user's command: when it arrives, or under the first versions of the
+/// rule when the user's code sees it.
+fn counted<T: 'static>(
+    run: &Rc<Run>,
+    future: CancellableWorkflowOutboundFuture<T>,
+    arrived: impl FnOnce(T) -> T + 'static,
+) -> CancellableWorkflowOutboundFuture<T> {
+    let arrived = counting(run, arrived);
+    if !run.counts_arrivals() {
+        return future.map(arrived);
+    }
+    let cancellation = future.cancellation_handle();
+    CancellableWorkflowOutboundFuture::new(run.expect(future, arrived), cancellation)
+}
+
+/// A local activity issues more commands when it is polled, if it has to be tried again later: so
+/// its future is left to the user's code. Where others count as they arrive, it has counted twice
+/// when it began.
+fn local_resolution<T: 'static>(
+    run: &Rc<Run>,
+    future: CancellableWorkflowOutboundFuture<T>,
+    see: impl FnOnce(&T) + 'static,
+) -> CancellableWorkflowOutboundFuture<T> {
+    if run.counts_arrivals() {
+        run.count_operation();
+        return future.map(seen(see));
+    }
+    future.map(counting(run, seen(see)))
+}
+
+fn counting<T, F: FnOnce(T) -> T>(run: &Rc<Run>, arrived: F) -> impl FnOnce(T) -> T + use<T, F> {
     let run = run.clone();
     move |value| {
         run.count_operation();
+        arrived(value)
+    }
+}
+
+fn seen<T>(see: impl FnOnce(&T)) -> impl FnOnce(T) -> T {
+    move |value| {
         see(&value);
         value
     }
@@ -379,17 +433,18 @@ fn activity_span(
     Operation::start(run, &parent, activity_type, SpanType::Custom, "activity")
 }
 
-fn activity_resolution(
+/// Ends the activity's span with its result, and captures what it returned.
+fn end_activity(
     run: &Rc<Run>,
     activity: Operation,
-) -> impl FnOnce(ScheduleActivityResult) -> ScheduleActivityResult + 'static {
-    let outputs = run.clone();
-    resolution(run, move |result: &ScheduleActivityResult| {
+) -> impl FnOnce(&ScheduleActivityResult) + 'static {
+    let run = run.clone();
+    move |result| {
         let value = result.as_ref().ok().map(|value| value.as_any());
-        let types = outputs.outputs();
+        let types = run.outputs();
         activity.output(types.zip(value).and_then(|(types, value)| types.shown(value)));
         activity.finish(result.as_ref().err().map_or(Outcome::Success, outcome::activity));
-    })
+    }
 }
 
 /// Clears the run's memory when the main routine is dropped, before the user's future is: eviction
@@ -530,18 +585,18 @@ impl WorkflowInterceptor for Interceptor {
         let Some(run) = self.of_user() else { return next.run(input) };
         run.count_operation();
         if !self.timer_spans {
-            return next.run(input).map(resolution(run, |_| {}));
+            return resolution(run, next.run(input), |_| {});
         }
         let parent = Parent::Here(current(run, &ctx));
         let timer = Operation::start(run, &parent, "timer", SpanType::Standalone, "timer");
         let ms = u64::try_from(input.options().duration.as_millis()).unwrap_or(u64::MAX);
         timer.note("temporal.timer_ms", ms);
-        next.run(input).map(resolution(run, |result: &TimerResult| {
+        resolution(run, next.run(input), |result| {
             timer.finish(match result {
                 TimerResult::Fired => Outcome::Success,
                 TimerResult::Cancelled => Outcome::Canceled,
             });
-        }))
+        })
     }
 
     fn schedule_activity(
@@ -557,7 +612,7 @@ impl WorkflowInterceptor for Interceptor {
         let activity = activity_span(run, &ctx, input.activity_type());
         activity.input(run.inputs().and_then(|types| types.activity(&input)));
         input.headers_mut().extend(headers_below(run, &activity, false));
-        next.run(input).map(activity_resolution(run, activity))
+        resolution(run, next.run(input), end_activity(run, activity))
     }
 
     fn schedule_local_activity(
@@ -574,7 +629,7 @@ impl WorkflowInterceptor for Interceptor {
         activity.note("temporal.local", true);
         activity.input(run.inputs().and_then(|types| types.local_activity(&input)));
         input.headers_mut().extend(headers_below(run, &activity, false));
-        next.run(input).map(activity_resolution(run, activity))
+        local_resolution(run, next.run(input), end_activity(run, activity))
     }
 
     fn start_child_workflow(
@@ -595,20 +650,17 @@ impl WorkflowInterceptor for Interceptor {
             child.outlives_its_run();
         }
         input.headers_mut().extend(headers_below(&run, &child, true));
-        next.run(input).map(move |started| {
-            run.count_operation();
-            match started {
-                Err(error) => {
-                    child.finish(outcome::child_start(&error));
-                    Err(error)
-                }
-                Ok(started) => Ok(started.map_result(|completion| {
-                    let end = |result: &ChildWorkflowOutboundResult| {
-                        child.finish(result.as_ref().err().map_or(Outcome::Success, outcome::child))
-                    };
-                    completion.map(resolution(&run, end))
-                })),
+        let of_child = run.clone();
+        counted(&run, next.run(input), move |started: StartChildWorkflowResult| match started {
+            Err(error) => {
+                child.finish(outcome::child_start(&error));
+                Err(error)
             }
+            Ok(started) => Ok(started.map_result(|completion| {
+                resolution(&of_child, completion, |result: &ChildWorkflowOutboundResult| {
+                    child.finish(result.as_ref().err().map_or(Outcome::Success, outcome::child));
+                })
+            })),
         })
     }
 
@@ -624,7 +676,7 @@ impl WorkflowInterceptor for Interceptor {
         };
         run.count_operation();
         input.headers_mut().extend(headers_of(run, current(run, &ctx).id(), false));
-        next.run(input).map(resolution(run, |_| {}))
+        resolution(run, next.run(input), |_| {})
     }
 
     fn cancel_external_workflow(
@@ -639,7 +691,23 @@ impl WorkflowInterceptor for Interceptor {
     ) -> WorkflowOutboundFuture<CancelExternalWorkflowResult> {
         let Some(run) = self.of_user() else { return next.run(input) };
         run.count_operation();
-        next.run(input).map(resolution(run, |_| {}))
+        let arrived = counting(run, |result| result);
+        match run.counts_arrivals() {
+            true => WorkflowOutboundFuture::new(run.expect(next.run(input), arrived)),
+            false => next.run(input).map(arrived),
+        }
+    }
+
+    #[cfg(feature = "nexus")]
+    fn start_nexus_operation(
+        &self,
+        ctx: WorkflowInterceptorContext,
+        mut input: StartNexusOperationInput,
+        next: CancellableNext<StartNexusOperationInput, StartNexusOperationResult>,
+    ) -> CancellableWorkflowOutboundFuture<StartNexusOperationResult> {
+        let Some(run) = self.of_user() else { return next.run(input) };
+        let span = nexus::schedule(run, current(run, &ctx), input.options_mut());
+        nexus::started(span, next.run(input))
     }
 
     fn continue_as_new(

@@ -1,8 +1,10 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
+    future::Future,
     rc::Rc,
     sync::Arc,
+    task::Context,
     time::SystemTime,
 };
 
@@ -16,6 +18,7 @@ use temporalio_workflow::{
 };
 
 use crate::{
+    arrival::Arrivals,
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
     header::{self, Payload},
@@ -34,6 +37,9 @@ pub const SEED_STREAM: &str = "durable-spans";
 pub fn place_stream(place: u64) -> String {
     format!("{SEED_STREAM}/{place:x}")
 }
+
+/// What a root is given for the number of its place where it is to be the same after every reset.
+pub const ROOT_DRAW: u64 = 0;
 
 /// So small that several groups fit into a command of a flush by a normal activity.
 const PACKED_GROUP_BYTES: usize = 256 * 1024;
@@ -80,6 +86,8 @@ pub(crate) struct Run {
     hides_arguments: Cell<bool>,
     options: Arc<Options>,
     rule: RefCell<FlushRule>,
+    /// Under a rule that counts what arrives.
+    arrivals: Arrivals,
     recorder: RefCell<Option<Recorder>>,
     root: RefCell<Option<SpanRef>>,
     /// The workflow's clock and random streams. Taken away when the run leaves memory, since it
@@ -129,6 +137,7 @@ impl Run {
             arguments: Cell::new(arguments),
             hides_arguments: Cell::new(false),
             rule: RefCell::new(FlushRule::new(start.policy)),
+            arrivals: Arrivals::default(),
             start,
             options,
             recorder: RefCell::new(None),
@@ -147,8 +156,12 @@ impl Run {
         if let Some(root) = &*self.root.borrow() {
             return root.clone();
         }
-        let drawn: u128 = ctx.random_stream(SEED_STREAM).random();
-        let seed = Seed::new(drawn, &self.start.workflow_id);
+        let keeps_root = self.start.policy.keeps_root() && !self.start.original_run_id.is_empty();
+        let seed = if keeps_root {
+            Seed::of_run(&self.start.original_run_id, &self.start.workflow_id)
+        } else {
+            Seed::new(ctx.random_stream(SEED_STREAM).random(), &self.start.workflow_id)
+        };
         let (trace_id, parent, group_id) = match &self.start.context {
             Some(context) => {
                 (context.trace_id.clone(), context.span_id.clone(), context.group_id.clone())
@@ -164,9 +177,13 @@ impl Run {
         *self.ctx.borrow_mut() = Some(ctx.clone());
         let previous = self.start.context.as_ref().and_then(|context| context.previous.clone());
         let name = self.start.workflow_type.clone();
-        let root = self
-            .start(parent.map(Parent::Elsewhere).as_ref(), name.into(), SpanType::AgentWorkflow)
-            .expect("the recorder was made just now");
+        let (parent, kind) = (parent.map(Parent::Elsewhere), SpanType::AgentWorkflow);
+        let root = if keeps_root {
+            self.open(parent.as_ref(), None, name.into(), kind, |_| ROOT_DRAW)
+        } else {
+            self.start(parent.as_ref(), name.into(), kind)
+        };
+        let root = root.expect("the recorder was made just now");
         self.update(&root, |span| {
             span.start_timestamp = self.start.start_time;
             let metadata = &mut span.metadata;
@@ -286,6 +303,8 @@ impl Run {
             }
         }
         self.ctx.take();
+        // They point back to what holds us, too.
+        self.arrivals.forget();
     }
 
     /// Opens a span, `None` if the run has left memory.
@@ -295,13 +314,14 @@ impl Run {
         name: Cow<'static, str>,
         span_type: SpanType,
     ) -> Option<SpanRef> {
-        self.open(parent, None, name, span_type)
+        self.open(parent, None, name, span_type, |place| self.draw(place))
     }
 
     /// Opens a span that the user's code has described, `None` if the run has left memory.
     pub(crate) fn start_draft<R>(&self, parent: &Parent, mut draft: Draft<R>) -> Option<SpanRef> {
-        let name = std::mem::take(&mut draft.name);
-        let span = self.open(Some(parent), draft.id.take(), name, SpanType::default())?;
+        let (name, id) = (std::mem::take(&mut draft.name), draft.id.take());
+        let span =
+            self.open(Some(parent), id, name, SpanType::default(), |place| self.draw(place))?;
         self.update(&span, |span| draft.describe(span));
         self.described(&span);
         Some(span)
@@ -314,19 +334,23 @@ impl Run {
         }
     }
 
+    /// The first draw of a stream follows from its name and the run's seed alone, whatever else was
+    /// drawn. A reset gives the run another seed for what comes after it.
+    fn draw(&self, place: u64) -> u64 {
+        let ctx = self.ctx.borrow();
+        ctx.as_ref().map_or(0, |ctx| ctx.random_stream(place_stream(place)).random())
+    }
+
     fn open(
         &self,
         parent: Option<&Parent>,
         id: Option<SpanId>,
         name: Cow<'static, str>,
         span_type: SpanType,
+        draw: impl Fn(u64) -> u64,
     ) -> Option<SpanRef> {
         let at = self.now();
-        let ctx = self.ctx.borrow();
-        let ctx = ctx.as_ref()?;
-        // The first draw of a stream follows from its name and the run's seed alone, whatever else
-        // was drawn. A reset gives the run another seed for what comes after it.
-        let draw = |place: u64| ctx.random_stream(place_stream(place)).random();
+        // Both are there until the run leaves memory.
         let mut recorder = self.recorder.borrow_mut();
         let recorder = recorder.as_mut()?;
         Some(match id {
@@ -432,6 +456,30 @@ impl Run {
     /// Counts an operation of the user's code, unless it is a command of ours.
     pub(crate) fn count_operation(&self) {
         self.rule.borrow_mut().count_operation();
+    }
+
+    /// Whether results count when they arrive, or when the user's code sees them. Pinned when the
+    /// run started.
+    pub(crate) fn counts_arrivals(&self) -> bool {
+        self.start.policy.counts_arrivals()
+    }
+
+    /// See [`Arrivals::expect`].
+    pub(crate) fn expect<T: 'static, R, A>(
+        &self,
+        result: R,
+        arrived: A,
+    ) -> impl Future<Output = T> + use<T, R, A>
+    where
+        R: Future<Output = T> + 'static,
+        A: FnOnce(T) -> T + 'static,
+    {
+        self.arrivals.expect(result, arrived)
+    }
+
+    /// See [`Arrivals::look`].
+    pub(crate) fn look_for_arrivals(&self, cx: &mut Context<'_>) {
+        self.arrivals.look(cx);
     }
 
     /// Marks the commands that are issued until the guard is dropped as ours.
