@@ -129,8 +129,8 @@ impl<P: Place> SpanBuilder<P> {
 impl<P: AsyncPlace> SpanBuilder<P> {
     /// Runs `future` inside the span, which is the current one across its awaits and ends with it.
     /// Dropped before its end (the losing branch of a `select`), the span is CANCELED.
-    pub async fn scope<F: Future>(self, future: F) -> F::Output {
-        self.scope_with(|_| future).await
+    pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        self.scope_with(|_| future)
     }
 
     /// Like [`scope`](Self::scope), with the span for `work` to add to.
@@ -165,12 +165,12 @@ impl<P: AsyncPlace> SpanBuilder<P> {
     /// # Errors
     ///
     /// Those of `future`, as they are.
-    pub async fn try_scope<T, E, F, K>(self, future: F) -> Result<T, E>
+    pub fn try_scope<T, E, F, K>(self, future: F) -> impl Future<Output = Result<T, E>>
     where
         E: Failure<K>,
         F: Future<Output = Result<T, E>>,
     {
-        self.try_scope_with(|_| future).await
+        self.try_scope_with(|_| future)
     }
 
     /// Like [`try_scope`](Self::try_scope), with the span for `work` to add to.
