@@ -84,7 +84,7 @@ impl Bakery {
 }
 
 #[traced(span_type = DataManipulation)]
-fn weigh<W>(ctx: &WorkflowContext<W>, cakes: u32) -> Vec<u32> {
+fn weigh(ctx: &impl WorkflowSpans, cakes: u32) -> Vec<u32> {
     ctx.current_span().metric("grams", 0.5);
     vec![cakes; 2]
 }
