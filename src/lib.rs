@@ -44,6 +44,21 @@
 //!
 //! [`current_span`] is the span of the running attempt; [`current_context`] is what to pass on.
 //!
+//! # Functions as spans
+//!
+//! [`#[traced]`](macro@traced) makes a span of each call of a function, in any of these places, with
+//! its arguments as inputs:
+//!
+//! ```
+//! use durable_spans::traced;
+//!
+//! #[traced(skip(cache))]
+//! async fn look_up(cache: &std::sync::Mutex<Vec<String>>, n: usize) -> Result<String, String> {
+//!     let cache = cache.lock().map_err(|error| error.to_string())?;
+//!     cache.get(n).cloned().ok_or_else(|| format!("there is no number {n}"))
+//! }
+//! ```
+//!
 //! # Joining a trace
 //!
 //! [`in_trace`] sets the trace of client code, [`new_trace`] makes one:
@@ -76,6 +91,8 @@
 //! The README of the project states them; the flush rule, and what each flush costs in history, is
 //! described in the crate `durable-spans-workflow`.
 
+#[doc(hidden)]
+pub mod __private;
 mod backfill;
 mod client;
 mod doctor;
@@ -99,6 +116,7 @@ pub use durable_spans_activity::{
     SpanProcessor, SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace, span,
     within,
 };
+pub use durable_spans_macros::traced;
 pub use durable_spans_model::{
     Capture, ErrorCategory, FlushPolicy, InvalidSpan, Outcome, Sampling, Span, SpanBuilder,
     SpanError, SpanGuard, SpanHandle, SpanHook, SpanHooks, SpanId, SpanStatus, SpanType, Starting,
@@ -113,3 +131,8 @@ pub use install::{DurableSpans, InstallError};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The examples of `#[traced]` compile.
+#[cfg(doctest)]
+#[doc = include_str!("../macros/src/traced.md")]
+struct Traced;

@@ -73,6 +73,12 @@ pub trait Recording: Clone {
 /// An error by which a span can end: whatever can be displayed, and the error type of activities.
 ///
 /// `Kind` only keeps these two apart; the compiler finds it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no error that a span can end with",
+    label = "needs `Display`",
+    note = "implement `Display` for it, and let it borrow nothing; `#[traced(result = false)]` does \
+            not look at errors"
+)]
 pub trait Failure<Kind> {
     /// What the error means for a span that is recorded by `R`.
     fn outcome<R: Recording>(&self) -> Outcome;
@@ -82,6 +88,7 @@ pub trait Failure<Kind> {
 #[derive(Debug)]
 pub struct Displayed;
 
+#[diagnostic::do_not_recommend]
 impl<E: Display + Any> Failure<Displayed> for E {
     fn outcome<R: Recording>(&self) -> Outcome {
         R::outcome_of(self)

@@ -23,6 +23,7 @@ mod sampling;
 mod several_sinks;
 mod split_fleet;
 mod starts;
+mod traced;
 mod tree;
 mod trouble;
 mod versioning;

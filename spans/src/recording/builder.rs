@@ -129,9 +129,28 @@ impl<P: Place> SpanBuilder<P> {
 impl<P: AsyncPlace> SpanBuilder<P> {
     /// Runs `future` inside the span, which is the current one across its awaits and ends with it.
     /// Dropped before its end (the losing branch of a `select`), the span is CANCELED.
-    pub async fn scope<F: Future>(self, future: F) -> F::Output {
+    pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        self.scope_with(|_| future)
+    }
+
+    /// Like [`scope`](Self::scope), with the span for `work` to add to.
+    ///
+    /// ```
+    /// # async fn count<P: durable_spans_model::AsyncPlace>(span: durable_spans_model::SpanBuilder<P>) {
+    /// span.scope_with(|count| {
+    ///     let count = count.clone();
+    ///     async move { count.output("words", 17) }
+    /// })
+    /// .await;
+    /// # }
+    /// ```
+    pub async fn scope_with<F: Future>(
+        self,
+        work: impl FnOnce(&SpanHandle<P::Recording>) -> F,
+    ) -> F::Output {
         let (place, span) = self.begin();
         let mut span = Working(span);
+        let future = enter(&place, &span.0, work);
         let output = match span.0.recording() {
             Some(recording) => place.within(recording, future).await,
             None => future.await,
@@ -146,13 +165,30 @@ impl<P: AsyncPlace> SpanBuilder<P> {
     /// # Errors
     ///
     /// Those of `future`, as they are.
-    pub async fn try_scope<T, E, F, K>(self, future: F) -> Result<T, E>
+    pub fn try_scope<T, E, F, K>(self, future: F) -> impl Future<Output = Result<T, E>>
+    where
+        E: Failure<K>,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.try_scope_with(|_| future)
+    }
+
+    /// Like [`try_scope`](Self::try_scope), with the span for `work` to add to.
+    ///
+    /// # Errors
+    ///
+    /// Those of the future, as they are.
+    pub async fn try_scope_with<T, E, F, K>(
+        self,
+        work: impl FnOnce(&SpanHandle<P::Recording>) -> F,
+    ) -> Result<T, E>
     where
         E: Failure<K>,
         F: Future<Output = Result<T, E>>,
     {
         let (place, span) = self.begin();
         let mut span = Working(span);
+        let future = enter(&place, &span.0, work);
         let result = match span.0.recording() {
             Some(recording) => place.within(recording, future).await,
             None => future.await,
