@@ -10,25 +10,40 @@ use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider, SimpleSpan
 use temporalio_sdk::opentelemetry::{WorkflowIdGenerator, WorkflowSpanProcessor};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::job::Job;
-
 /// Tells the worker to send spans in batches instead of each when it ends.
 const BATCH: &str = "OTEL_PEER_BATCH";
 
-pub(crate) fn provider(job: &Job) -> Result<SdkTracerProvider> {
+/// How spans leave the process, of OpenTelemetry's two ways.
+pub(crate) enum Processor {
+    /// Each when it ends.
+    Simple,
+    /// In batches, from a queue in memory.
+    Batch,
+}
+
+impl Processor {
+    pub(crate) fn from_env() -> Self {
+        if std::env::var_os(BATCH).is_some() { Self::Batch } else { Self::Simple }
+    }
+}
+
+pub(crate) fn provider(endpoint: &str, processor: Processor) -> Result<SdkTracerProvider> {
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(Elsewhere::new()?)
         .with_protocol(Protocol::HttpJson)
-        .with_endpoint(&job.receiver)
+        .with_endpoint(endpoint)
         .build()?;
     let provider = SdkTracerProvider::builder().with_id_generator(WorkflowIdGenerator::default());
-    let provider = if std::env::var_os(BATCH).is_some() {
-        let batch = BatchSpanProcessor::builder(exporter).build();
-        provider.with_span_processor(WorkflowSpanProcessor::new(batch))
-    } else {
-        let simple = SimpleSpanProcessor::new(exporter);
-        provider.with_span_processor(WorkflowSpanProcessor::new(simple))
+    let provider = match processor {
+        Processor::Batch => {
+            let batch = BatchSpanProcessor::builder(exporter).build();
+            provider.with_span_processor(WorkflowSpanProcessor::new(batch))
+        }
+        Processor::Simple => {
+            let simple = SimpleSpanProcessor::new(exporter);
+            provider.with_span_processor(WorkflowSpanProcessor::new(simple))
+        }
     };
     Ok(provider.build())
 }

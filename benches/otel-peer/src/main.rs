@@ -1,10 +1,14 @@
 //! The OpenTelemetry plugin of Temporal's Rust SDK at the same work as durable-spans, for the
-//! example `kill_minus_nine`, which runs this program: `otel-peer start JOB` starts the runs,
-//! `otel-peer work JOB` is the worker until it is killed. Set up as the plugin's documentation says.
+//! example `kill_minus_nine` and for `bench-peers`, which run this program: `otel-peer start JOB`
+//! starts the runs, `otel-peer work JOB` is the worker until it is killed, `otel-peer bench JOB` the
+//! one that is measured. Set up as the plugin's documentation says.
 
+mod bench;
 mod export;
 #[path = "../../../examples/kill_minus_nine/job.rs"]
 mod job;
+#[path = "../../peers/src/protocol.rs"]
+mod protocol;
 mod steps;
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +17,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use temporalio_client::{Client, ClientOptions};
 use temporalio_sdk::opentelemetry::OpenTelemetryPlugin;
 
-use crate::{job::Job, steps::Steps};
+use crate::{export::Processor, job::Job, steps::Steps};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -22,8 +26,12 @@ async fn main() -> Result<()> {
     else {
         bail!("run this by `cargo run --example kill_minus_nine`");
     };
+    if role == "bench" {
+        let job = serde_json::from_str(&job).context("the job is not understood")?;
+        return bench::work(job).await;
+    }
     let job: Job = serde_json::from_str(&job).context("the job is not understood")?;
-    let provider = export::provider(&job)?;
+    let provider = export::provider(&job.receiver, Processor::from_env())?;
     // For the spans that the workflow makes itself.
     opentelemetry::global::set_tracer_provider(provider.clone());
     let client = client(&job, &provider).await?;
