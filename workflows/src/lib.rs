@@ -61,6 +61,7 @@ mod flusher;
 mod header;
 mod interceptor;
 mod limits;
+mod logs;
 mod operation;
 mod outcome;
 mod recorder;
@@ -80,6 +81,7 @@ pub use flush::{
 pub use header::{EXPLICIT_CONTEXT, from_payload, of_start as context_of_start, to_payload};
 pub use interceptor::WorkflowTracing;
 pub use limits::Limits;
+pub use logs::{LOG_TARGET, is_in_workflow, is_replaying, log_span};
 pub use run::{SEED_STREAM, place_stream};
 pub use span::{InWorkflow, WorkflowRecording, WorkflowSpan, WorkflowSpans};
 pub use timetable::Timetable;
