@@ -30,7 +30,11 @@ pub use options::{OtlpOptions, OtlpProtocol};
 /// Such a backend has no open spans, and may keep every copy that it gets, so a span is sent once,
 /// when it has ended. Its id is the lower half of ours. What language models and agents did is told
 /// by OpenTelemetry's conventions for generative AI, inputs and outputs as `input.value` and
-/// `output.value` in JSON, metadata as attributes.
+/// `output.value` in JSON, metadata as attributes, events as events and each metric as
+/// `metrics.{name}`.
+///
+/// There is no convention for a cost. One in US dollars is `gen_ai.usage.cost`, which Langfuse reads, and
+/// `llm.cost.total`, which is OpenInference's; one in another currency is told by the metadata alone.
 ///
 /// Spans that the backend says it has rejected, without saying which (a partial success), are
 /// counted as dropped and logged with its reason.
