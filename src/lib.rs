@@ -88,7 +88,7 @@ pub use durable_spans_activity::{
     BreakerState, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions, LocalSpan,
     MemorySink, OpenAiOptions, OpenAiSink, OpperOptions, OpperSink, OtlpOptions, OtlpProtocol,
     OtlpSink, Repeats, SgpClient, SgpOptions, SgpPage, SgpSearch, SgpSink, SinkError, SpanBatch,
-    SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace, span, within,
+    SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace, logs, span, within,
 };
 pub use durable_spans_model::{
     ErrorCategory, FlushPolicy, InvalidSpan, Outcome, Sampling, Span, SpanBuilder, SpanError,
