@@ -64,7 +64,12 @@
 //! ```
 //!
 //! Where no header can be set (another language, a schedule), give the run a [`TraceContext`] in
-//! its memo or in its first argument, under the name `trace_context`.
+//! its memo or in its first argument, under the name `trace_context`; or the plain fields `trace_id` and
+//! `parent_span_id` in its first argument, as Python programs that use `scale_gp_beta` pass them.
+//!
+//! # Logs
+//!
+//! What code in a span logs by `tracing` carries its ids, see [`logs`].
 //!
 //! # Guarantees and limits
 //!

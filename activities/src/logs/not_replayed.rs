@@ -15,7 +15,7 @@ use tracing_subscriber::{
 ///
 /// ```
 /// use durable_spans_activity::logs;
-/// use tracing_subscriber::{EnvFilter, prelude::*};
+/// use tracing_subscriber::{EnvFilter, filter::FilterExt, prelude::*};
 ///
 /// let filter = EnvFilter::new("info").and(logs::not_replayed());
 /// let one = tracing_subscriber::registry()
