@@ -3,6 +3,7 @@
 //! packages into cargo's target folder once.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(dead_code, reason = "what only Python calls has constants for callers in Rust")]
 
 use std::{
     env, fs,
@@ -148,7 +149,6 @@ struct Rust {
 }
 
 #[activities]
-#[expect(dead_code, reason = "called by Python only")]
 impl Rust {
     #[activity(name = "rust_measure")]
     async fn measure(
