@@ -3,10 +3,11 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use durable_spans_activity::SpanSink;
-use durable_spans_model::{Span, TraceId};
+use durable_spans_model::{Sampling, Span, TraceId};
 use durable_spans_workflow::{COURIER_WORKFLOW, WorkflowTracing};
 use futures::{Stream, TryStreamExt, stream};
 use temporalio_client::{Client, WorkflowHistory, WorkflowListOptions};
+use temporalio_common::data_converters::DataConverter;
 use temporalio_sdk::workflow_replayer::WorkflowReplayerOptions;
 
 use crate::DurableSpans;
@@ -15,6 +16,8 @@ mod activities;
 mod delivery;
 mod draws;
 mod error;
+#[cfg(feature = "history-json")]
+mod file;
 mod history;
 mod ids;
 mod journal;
@@ -26,6 +29,9 @@ mod source;
 mod truth;
 
 pub use error::{BackfillError, RunError};
+#[cfg(feature = "history-json")]
+pub use file::{HistoryFileError, read_history};
+pub(crate) use replay::recorded;
 pub use report::{BackfillReport, BackfilledRun, FailedRun, Progress, SpanSource};
 
 use delivery::Delivery;
@@ -33,7 +39,7 @@ use history::RunHistory;
 use journal::Journal;
 use replay::Way;
 use skeleton::Skeleton;
-use source::Source;
+use source::{Fetched, Reader, Source};
 
 /// Metadata of what was told by history and not recorded by code.
 const BACKFILLED: &str = "temporal.backfilled";
@@ -100,6 +106,7 @@ type OnProgress = Arc<dyn Fn(Progress<'_>) + Send + Sync>;
 pub struct Backfill {
     sink: Arc<dyn SpanSink>,
     workflows: Option<Arc<WorkflowReplayerOptions>>,
+    data_converter: Option<DataConverter>,
     tracing: WorkflowTracing,
     parallel: usize,
     patience: Duration,
@@ -113,6 +120,7 @@ impl Backfill {
         Self {
             sink: Arc::new(sink),
             workflows: None,
+            data_converter: None,
             tracing: WorkflowTracing::new(),
             parallel: 4,
             patience: Duration::from_secs(60),
@@ -129,11 +137,20 @@ impl Backfill {
         self
     }
 
-    /// Records as the workers of this installation do: by its timetable, limits and options. Runs that
-    /// the timetable leaves alone are backfilled, too. Default: as
+    /// The data converter whose codec encodes the trace headers, for skeletons. Default: that of the
+    /// client. Needed for histories from a file only. A header that no codec decodes does not tell the
+    /// trace, and nothing else does: a skeleton in a trace of its own would tell the run twice, so the
+    /// run fails and is reported.
+    pub fn data_converter(mut self, data_converter: DataConverter) -> Self {
+        self.data_converter = Some(data_converter);
+        self
+    }
+
+    /// Records as the workers of this installation do: by its timetable, limits, hooks and options. Runs
+    /// that the timetable or sampling leaves alone are backfilled, too. Default: as
     /// [`DurableSpans::new`](crate::DurableSpans::new) does.
     pub fn installation(mut self, spans: &DurableSpans) -> Self {
-        self.tracing = spans.workflow_tracing();
+        self.tracing = spans.workflow_tracing().sampling(Sampling::all()).disabled(false);
         self
     }
 
@@ -216,7 +233,8 @@ impl Backfill {
         self.all(runs).await
     }
 
-    /// Backfills a run from its history, for example from a file. `workflow_id` is needed where the
+    /// Backfills a run from its history, for example from a file (`read_history`, with the cargo feature
+    /// `history-json`). `workflow_id` is needed where the
     /// events do not hold it, as those of older servers.
     ///
     /// # Errors
@@ -293,8 +311,16 @@ impl Backfill {
     }
 
     async fn backfill(&self, source: Source) -> Result<BackfilledRun, RunError> {
-        let history = source.fetch().await?;
-        let rebuilt = self.rebuilt(history.clone()).await?;
+        let data_converter = match &self.workflows {
+            Some(workflows) => workflows.data_converter.clone(),
+            None => {
+                let given = self.data_converter.clone();
+                given.or_else(|| source.data_converter()).unwrap_or_default()
+            }
+        };
+        let reader = Reader { data_converter, tracing: &self.tracing };
+        let Fetched { history, readable } = source.fetch(&reader).await?;
+        let rebuilt = self.rebuilt(history.clone(), readable).await?;
         let delivery = Delivery { sink: self.sink.clone(), patience: self.patience };
         let trace_id = rebuilt.trace_id();
         let ended = match &trace_id {
@@ -326,7 +352,11 @@ impl Backfill {
 
     /// Replay is work for the processor, and the SDK's replayer cannot be sent between threads, so
     /// each runs on a thread of its own.
-    async fn rebuilt(&self, history: RunHistory) -> Result<Rebuilt, RunError> {
+    async fn rebuilt(
+        &self,
+        history: RunHistory,
+        readable: RunHistory,
+    ) -> Result<Rebuilt, RunError> {
         let workflows = self.workflows.clone();
         let tracing = self.tracing.clone();
         let runtime = tokio::runtime::Handle::current();
@@ -335,19 +365,20 @@ impl Backfill {
                 match workflows {
                     // A run whose code never ran has recorded nothing.
                     Some(workflows) if history.has_run() => {
-                        let mut replayed = replay::replay(&workflows, &tracing, &history).await?;
-                        truth::complete(&mut replayed.spans, &history);
+                        let replayed = replay::replay(&workflows, &tracing, &history, &readable);
+                        let mut replayed = replayed.await?;
+                        truth::complete(&mut replayed.spans, &readable);
                         Ok(Rebuilt::Recorded(replayed.spans, replayed.way))
                     }
-                    _ if history.hides_trace() => Err(RunError::history(
-                        "a payload codec has encoded its trace headers: replay it with its code \
-                         and codec, see Backfill::workflows",
+                    _ if readable.hides_trace() => Err(RunError::history(
+                        "a payload codec has encoded its trace headers, so that nothing tells its \
+                         trace: give the codec (Backfill::data_converter, or --codec-endpoint)",
                     )),
                     _ => {
-                        let known = history.clone();
+                        let known = readable.clone();
                         let draw =
                             move |seed, draw: &draws::Draw<'_>| Skeleton::of(&known, seed, draw);
-                        draws::with_draws(&history, draw).await.map(Rebuilt::Skeleton)
+                        draws::with_draws(&readable, draw).await.map(Rebuilt::Skeleton)
                     }
                 }
             })

@@ -1,11 +1,21 @@
-use std::{borrow::Cow, env, time::Duration};
+use std::{
+    any::Any,
+    borrow::Cow,
+    env,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use durable_spans_activity::{
     ActivityInterceptor, BreakerState, DeliverActivity, Deliverer, FanOut, FlushActivity,
-    FlushPackedActivity, InTrace, SpanSink, Statistics,
+    FlushPackedActivity, InTrace, ProcessorSink, SpanProcessor, SpanSink, Statistics,
 };
-use durable_spans_model::{FlushPolicy, Sampling, SpanBuilder, Starting, TraceContext};
-use durable_spans_workflow::{Courier, Limits, Timetable, WorkflowTracing};
+use durable_spans_model::{
+    Capture, FlushPolicy, Sampling, SpanBuilder, SpanHook, SpanHooks, Starting, TraceContext,
+};
+use durable_spans_workflow::{Courier, Limits, Timetable, ValueTypes, WorkflowTracing};
+use futures::future::join_all;
+use serde::Serialize;
 use temporalio_client::ClientOptions;
 use temporalio_sdk::{
     WorkerOptions,
@@ -47,6 +57,10 @@ pub struct DurableSpans {
     courier_patience: Duration,
     sampling: Sampling,
     disabled: bool,
+    hooks: SpanHooks,
+    values: ValueTypes,
+    processors: Vec<Arc<dyn SpanProcessor>>,
+    traces_page: Option<String>,
 }
 
 impl DurableSpans {
@@ -95,7 +109,11 @@ impl DurableSpans {
             linked_generations: false,
             courier_patience: COURIER_PATIENCE,
             sampling: Sampling::all(),
+            hooks: SpanHooks::new(),
+            values: ValueTypes::new(),
+            processors: Vec::new(),
             disabled: env::var("DISABLE_SCALE_TRACING").is_ok_and(|value| is_yes(&value)),
+            traces_page: None,
         }
     }
 
@@ -134,6 +152,16 @@ impl DurableSpans {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The base URL of a traces page, such as `http://127.0.0.1:8790` of the local collector. The
+    /// runs that clients of this installation start have the URL of their trace in their memo, as
+    /// `trace_url`, so that Temporal's own page leads there. A memo that the caller has set under
+    /// this name stays. Default: none, and no memo.
+    #[must_use]
+    pub fn traces_page(mut self, url: impl Into<String>) -> Self {
+        self.traces_page = Some(url.into().trim_end_matches('/').to_owned());
         self
     }
 
@@ -180,6 +208,93 @@ impl DurableSpans {
     #[must_use]
     pub fn disabled(mut self, disabled: bool) -> Self {
         self.disabled = disabled;
+        self
+    }
+
+    /// Which inputs and outputs are kept, of those that are captured and those that code sets: all by
+    /// default, without what looks like a credential, and cut to the [`Limits`].
+    ///
+    /// Captured are what runs are started with and return, what activities return, and what goes into
+    /// activities, signals and updates as far as its type is known: see
+    /// [`show_values_of`](Self::show_values_of) and [`hide_values_of`](Self::hide_values_of).
+    #[must_use]
+    pub fn capture(self, capture: Capture) -> Self {
+        self.change_hooks(|hooks| hooks.capture(capture))
+    }
+
+    /// Captures what goes into activities, signals and updates as one value of this type. Texts,
+    /// numbers, booleans, JSON values, and lists of texts and of JSON values are captured already.
+    ///
+    /// ```
+    /// use durable_spans::{DurableSpans, MemorySink};
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Order { item: String }
+    /// struct Card;
+    ///
+    /// let spans = DurableSpans::new(MemorySink::new())
+    ///     .show_values_of::<Order>()
+    ///     .hide_values_of::<Card>();
+    /// ```
+    #[must_use]
+    pub fn show_values_of<T: Serialize + Any>(mut self) -> Self {
+        self.values = self.values.show::<T>();
+        self
+    }
+
+    /// Captures no value of this type, wherever it goes in or comes out as a whole.
+    #[must_use]
+    pub fn hide_values_of<T: Any>(mut self) -> Self {
+        self.values = self.values.hide::<T>();
+        self
+    }
+
+    /// Calls `hook` with each span before it is kept, so that it can take out what nobody else shall
+    /// see. See [`SpanHooks`] for the order, and why it is a function without state.
+    ///
+    /// ```
+    /// use durable_spans::{DurableSpans, MemorySink};
+    ///
+    /// let spans = DurableSpans::new(MemorySink::new()).redactor(|span| {
+    ///     span.metadata.remove("customer");
+    /// });
+    /// ```
+    #[must_use]
+    pub fn redactor(self, hook: SpanHook) -> Self {
+        self.change_hooks(|hooks| hooks.redactor(hook))
+    }
+
+    /// Calls `hook` with each span that begins, in workflow code at each replay, too.
+    #[must_use]
+    pub fn on_start(self, hook: SpanHook) -> Self {
+        self.change_hooks(|hooks| hooks.on_start(hook))
+    }
+
+    /// Calls `hook` with each span that has ended, in workflow code at each replay, too.
+    #[must_use]
+    pub fn on_end(self, hook: SpanHook) -> Self {
+        self.change_hooks(|hooks| hooks.on_end(hook))
+    }
+
+    /// Tells `processor` of each span, outside of workflow code. It has a queue of its own, like another
+    /// sink, and counts as one in the [`statistics`](Self::statistics).
+    #[must_use]
+    pub fn processor(self, processor: impl SpanProcessor) -> Self {
+        let processor: Arc<dyn SpanProcessor> = Arc::new(processor);
+        let mut told = self.also(ProcessorSink::new(processor.clone()));
+        told.processors.push(processor);
+        told
+    }
+
+    /// Whether values that look like credentials, or have the name of one, are kept. Default false.
+    #[must_use]
+    pub fn keep_credentials(self, keep: bool) -> Self {
+        self.change_hooks(|hooks| hooks.keep_credentials(keep))
+    }
+
+    fn change_hooks(mut self, change: impl FnOnce(SpanHooks) -> SpanHooks) -> Self {
+        self.hooks = change(self.hooks);
+        self.deliverer = self.deliverer.hooks(Arc::new(self.hooks.clone()));
         self
     }
 
@@ -274,7 +389,9 @@ impl DurableSpans {
                 reason: format!("{reason} (call install last, after registering both)"),
             })?
             .task_types;
-        let activities = ActivityInterceptor::new(self.deliverer.clone()).disabled(self.disabled);
+        let activities = ActivityInterceptor::new(self.deliverer.clone())
+            .disabled(self.disabled)
+            .values(self.values.clone());
         options.activity_inbound_interceptor(activities);
         if tasks.enable_workflows {
             if !tasks.enable_remote_activities {
@@ -325,8 +442,9 @@ impl DurableSpans {
     pub fn install_client(&self, options: &mut ClientOptions) {
         options.client_interceptors.push(PropagatingClient::new(
             options.data_converter.clone(),
-            self.policy,
+            self.policy.counting_arrivals(),
             (!self.disabled).then(|| self.sampling.clone()),
+            self.traces_page.clone(),
         ));
     }
 
@@ -355,7 +473,23 @@ impl DurableSpans {
     /// them. Call it after the workers have stopped: what is deferred when the process ends is
     /// lost with it.
     pub async fn flush(&self, limit: Duration) -> Statistics {
-        self.deliverer.flush(limit).await
+        let start = Instant::now();
+        let statistics = self.deliverer.flush(limit).await;
+        let rest = limit.saturating_sub(start.elapsed());
+        let flushes = self.processors.iter().map(|processor| processor.force_flush());
+        let _ = tokio::time::timeout(rest, join_all(flushes)).await;
+        statistics
+    }
+
+    /// [Flushes](Self::flush), then tells the processors that the process ends; for at most `limit` in
+    /// all.
+    pub async fn shutdown(&self, limit: Duration) -> Statistics {
+        let start = Instant::now();
+        let statistics = self.flush(limit).await;
+        let rest = limit.saturating_sub(start.elapsed());
+        let ends = self.processors.iter().map(|processor| processor.shutdown());
+        let _ = tokio::time::timeout(rest, join_all(ends)).await;
+        statistics
     }
 
     pub(crate) fn workflow_tracing(&self) -> WorkflowTracing {
@@ -365,7 +499,9 @@ impl DurableSpans {
             .timer_spans(self.timer_spans)
             .linked_generations(self.linked_generations)
             .sampling(self.sampling.clone())
-            .disabled(self.disabled);
+            .disabled(self.disabled)
+            .span_hooks(self.hooks.clone())
+            .values(self.values.clone());
         match &self.egress {
             Some(task_queue) => tracing.egress(task_queue),
             None => tracing,

@@ -71,6 +71,11 @@
 //!
 //! What code in a span logs by `tracing` carries its ids, see [`logs`].
 //!
+//! # Tests of your instrumentation
+//!
+//! [`testing`] compares traces with trees, without a server: of client and activity code, and of workflow
+//! code that is replayed from a stored history.
+//!
 //! # Guarantees and limits
 //!
 //! The README of the project states them; the flush rule, and what each flush costs in history, is
@@ -82,25 +87,31 @@ mod doctor;
 mod install;
 #[cfg(feature = "plugin")]
 mod plugin;
+pub mod testing;
 
 pub use backfill::{
     Backfill, BackfillError, BackfillReport, BackfilledRun, FailedRun, Progress, RunError,
     SpanSource,
 };
+#[cfg(feature = "history-json")]
+pub use backfill::{HistoryFileError, read_history};
 pub use client::new_trace;
 pub use doctor::{Doctor, ExamineError, Finding, Verdict};
 pub use durable_spans_activity::{
     BreakerState, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions, LocalSpan,
     MemorySink, OpenAiOptions, OpenAiSink, OpperOptions, OpperSink, OtlpOptions, OtlpProtocol,
     OtlpSink, Repeats, SgpClient, SgpOptions, SgpPage, SgpSearch, SgpSink, SinkError, SpanBatch,
-    SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace, logs, span, within,
+    SpanProcessor, SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace, logs,
+    span, within,
 };
 pub use durable_spans_model::{
-    ErrorCategory, FlushPolicy, InvalidSpan, Outcome, Sampling, Span, SpanBuilder, SpanError,
-    SpanGuard, SpanHandle, SpanId, SpanStatus, SpanType, Starting, Timestamp, TraceContext,
-    TraceId, TraceParent, data,
+    Capture, ErrorCategory, FlushPolicy, InvalidSpan, Outcome, Sampling, Span, SpanBuilder,
+    SpanError, SpanGuard, SpanHandle, SpanHook, SpanHooks, SpanId, SpanStatus, SpanType, Starting,
+    Timestamp, TraceContext, TraceId, TraceParent, data,
 };
-pub use durable_spans_workflow::{Limits, Timetable, WorkflowSpan, WorkflowSpans, WorkflowTracing};
+pub use durable_spans_workflow::{
+    Limits, Timetable, ValueTypes, WorkflowSpan, WorkflowSpans, WorkflowTracing,
+};
 pub use install::{DurableSpans, InstallError};
 
 /// The README's examples compile.

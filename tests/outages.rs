@@ -1,7 +1,12 @@
-//! The fault table holds: each row of the example `outages` on a real server, with its bounds.
+//! The fault table holds for each class of sinks: each row of the example `outages` on a real server,
+//! with its bounds.
 //!
 //! This target is its own harness, since one row runs this executable again as the workers' process.
 
+#[path = "../examples/outages/backend.rs"]
+mod backend;
+#[path = "../examples/outages/class.rs"]
+mod class;
 #[path = "../examples/outages/crew.rs"]
 mod crew;
 #[path = "../examples/outages/history.rs"]
@@ -24,13 +29,15 @@ mod table;
 use std::{io, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use serde_json::Value;
 
-use crate::{crew::Place, log::LossLog};
+use crate::{class::Class, crew::Place, log::LossLog};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
-const FIELDS: [&str; 6] = ["delayed_s", "duplicates", "fault", "lost", "recorded", "run_status"];
+const FIELDS: [&str; 7] =
+    ["delayed_s", "duplicates", "fault", "lost", "recorded", "run_status", "sink"];
 
 fn main() -> Result<()> {
     // What cargo passes on to every test target means nothing here, but for the listing.
@@ -51,7 +58,7 @@ fn main() -> Result<()> {
 
 async fn test() -> Result<()> {
     let log = LossLog::install();
-    let findings = table::play(&[], false, &log).await?;
+    let findings = table::play(Class::value_variants(), &[], false, &log).await?;
     report::write_text(&findings, &mut io::stdout())?;
     let mut json = Vec::new();
     report::write_json(&findings, &mut json)?;

@@ -1,8 +1,8 @@
 //! Sinks around sinks.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
-use durable_spans_model::Span;
+use durable_spans_model::{Span, SpanId, TraceId};
 use futures::{FutureExt, future::BoxFuture};
 
 use crate::{Contract, EncodedSpan, SinkError, SpanBatch, SpanSink};
@@ -31,6 +31,13 @@ where
             if kept.is_empty() { Ok(()) } else { self.sink.upsert_batch(&kept).await }
         }
         .boxed()
+    }
+
+    fn ended_spans<'a>(
+        &'a self,
+        trace_id: &'a TraceId,
+    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+        self.sink.ended_spans(trace_id)
     }
 
     fn contract(&self) -> Contract {
@@ -86,6 +93,13 @@ where
         .boxed()
     }
 
+    fn ended_spans<'a>(
+        &'a self,
+        trace_id: &'a TraceId,
+    ) -> BoxFuture<'a, Result<Option<HashSet<SpanId>>, SinkError>> {
+        self.sink.ended_spans(trace_id)
+    }
+
     fn contract(&self) -> Contract {
         self.sink.contract()
     }
@@ -103,7 +117,7 @@ impl<S: fmt::Debug, F> fmt::Debug for Map<S, F> {
 
 #[cfg(test)]
 mod tests {
-    use durable_spans_model::{SpanId, Timestamp, TraceId};
+    use durable_spans_model::Timestamp;
 
     use super::*;
     use crate::MemorySink;
@@ -129,6 +143,20 @@ mod tests {
         assert_eq!(even.name(), "memory");
         assert!(memory.contract().takes_open_spans());
         assert!(!even.contract().takes_open_spans());
+    }
+
+    #[tokio::test]
+    async fn both_know_what_has_ended_in_their_sink() {
+        let memory = MemorySink::new();
+        let mut spans: Vec<Span> = batch().spans().cloned().collect();
+        spans[0].end_timestamp = Some(spans[0].start_timestamp);
+        memory.upsert_batch(&SpanBatch::from_iter(spans.clone())).await.unwrap();
+        let trace = &spans[0].trace_id;
+        let of_memory = memory.ended_spans(trace).await.unwrap();
+        assert_eq!(of_memory, Some(HashSet::from([spans[0].id.clone()])));
+        let (filtered, mapped) = (memory.clone().filter(|_| true), memory.clone().map(|_| ()));
+        assert_eq!(filtered.ended_spans(trace).await.unwrap(), of_memory);
+        assert_eq!(mapped.ended_spans(trace).await.unwrap(), of_memory);
     }
 
     #[tokio::test]

@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use durable_spans_model::{InvalidSpan, Span, Timestamp};
 use durable_spans_workflow::Limits;
@@ -15,9 +18,14 @@ use crate::{DropReason, EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS};
 /// | [`append_only`](Self::append_only) | is there twice | when it ends, once |
 ///
 /// "Once" is a promise of the process: it remembers the last 100,000 spans that each such sink took.
-/// A worker that was killed before its run could note the acknowledgement sends again, and so does
-/// a request whose answer was lost. Only a sink that knows spans by their ids can tell, so use one that
-/// upserts where doubles matter.
+/// It has two limits, and only a sink that knows spans by their ids can tell then, so use one that
+/// upserts where doubles matter:
+///
+/// - A request whose answer was lost is sent again. The batch may be there once more for each such
+///   answer; [`Statistics::doubtful`](crate::Statistics::doubtful) counts its spans.
+/// - A run that goes on with another worker (the first was killed, or deployed anew), and a courier
+///   that another worker serves, send what the run has not noted as acknowledged: it notes that
+///   with the flush after. No process knows of the other's copies, but they have the same ids.
 ///
 /// A contract that contradicts itself does not compile as a constant, and panics at the start
 /// otherwise:
@@ -193,6 +201,11 @@ impl Contract {
         self.batch_bytes
     }
 
+    /// Whether a span that is sent again is there twice.
+    pub(crate) const fn keeps_copies(&self) -> bool {
+        matches!(self.repeats, Repeats::AppendOnly)
+    }
+
     /// Whether sending a span again leaves traces.
     pub(crate) const fn remembers_sent(&self) -> bool {
         !matches!(self.repeats, Repeats::Upsert)
@@ -206,7 +219,10 @@ impl Contract {
         spans.into_iter().map(|span| Arc::new(self.cut(span))).collect()
     }
 
-    fn cut(&self, encoded: EncodedSpan) -> EncodedSpan {
+    /// The span with its values cut to the size that the sink keeps, see
+    /// [`value_bytes`](Self::value_bytes).
+    #[must_use]
+    pub fn cut(&self, encoded: EncodedSpan) -> EncodedSpan {
         match self.value_bytes {
             Some(bytes) if encoded.encoded_len() > bytes => {
                 let mut span = encoded.into_span();
@@ -217,7 +233,13 @@ impl Contract {
         }
     }
 
-    /// Why the sink would not keep `span`, if it would not.
+    /// Why the sink would not keep `span` at this time, if it would not: what [`check`](Self::check)
+    /// says, or that it ended too long ago for [`oldest`](Self::oldest).
+    pub fn refuses(&self, span: &Span) -> Option<InvalidSpan> {
+        self.refusal(span, SystemTime::now().into()).map(|(_, error)| error)
+    }
+
+    /// The same with the reason to count.
     pub(crate) fn refusal(&self, span: &Span, now: Timestamp) -> Option<(DropReason, InvalidSpan)> {
         if let Some(check) = self.check
             && let Err(error) = check(span)

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use durable_spans_workflow::{DELIVER_ACTIVITY, Delivery, Freight, Try};
+use durable_spans_workflow::{Acknowledgement, DELIVER_ACTIVITY, Delivery, Freight, Lack, Try};
 use futures::{FutureExt, future::BoxFuture};
 use temporalio_common::{ActivityDefinition, data_converters::RawValue, error::ApplicationFailure};
 use temporalio_sdk::activities::{
@@ -10,7 +10,7 @@ use temporalio_sdk::activities::{
 };
 use tokio::sync::Semaphore;
 
-use crate::FanOut;
+use crate::{FanOut, deliverer::Taken};
 
 /// How many couriers a worker serves at once, so that users' slots for local activities stay free.
 const AT_WORK: usize = 5;
@@ -45,11 +45,23 @@ impl DeliverActivity {
             return Ok(Delivery::Done);
         }
         if waited_s < self.patience.as_secs() {
+            let (run_id, sinks) = (&*freight.run_id, taken.sinks());
+            tracing::debug!(run_id, waited_s, sinks, "a courier tries again later");
             return Ok(Delivery::Later);
         }
         self.deliverer.give_up(&freight.run_id, &freight.groups);
-        Ok(Delivery::GiveUp)
+        Ok(Delivery::GiveUpFor(lacks(&freight, &taken)))
     }
+}
+
+/// What each sink that lacks something lacks of a freight.
+fn lacks(freight: &Freight, taken: &Taken) -> Vec<Lack> {
+    let lack = |(sink, lacking): &(String, Vec<Acknowledgement>)| {
+        let groups = freight.groups.iter().enumerate();
+        let groups = groups.filter(|(_, group)| lacking.contains(&group.acknowledgement()));
+        Lack { sink: sink.clone(), groups: groups.map(|(place, _)| place).collect() }
+    };
+    taken.lacking.iter().map(lack).collect()
 }
 
 impl ActivityImplementer for DeliverActivity {

@@ -101,7 +101,13 @@ impl LocalRecording {
         Self::under(None, span, context, deliverer)
     }
 
-    fn under(above: Option<Self>, span: Span, context: &TraceContext, deliverer: FanOut) -> Self {
+    fn under(
+        above: Option<Self>,
+        mut span: Span,
+        context: &TraceContext,
+        deliverer: FanOut,
+    ) -> Self {
+        deliverer.begin(&mut span);
         let id = span.id.clone();
         let context = TraceContext { span_id: Some(id.clone()), ..context.clone() };
         let span = Mutex::new(context.sampled.then_some(span));
@@ -124,6 +130,7 @@ impl LocalRecording {
         let mut span = Span::new(context.trace_id.clone(), child, name, self.now());
         span.parent_id = Some(id.clone());
         span.group_id.clone_from(&context.group_id);
+        span.metadata.clone_from(&context.shared);
         draft.describe(&mut span);
         Self::under(Some(self.clone()), span, context, deliverer.clone())
     }
@@ -233,7 +240,7 @@ impl Place for InTrace {
         if let Some(parent) = draft.parent.take() {
             return Some(parent.child(draft));
         }
-        let TraceContext { trace_id, span_id, group_id, .. } = &self.context;
+        let TraceContext { trace_id, span_id, group_id, shared, .. } = &self.context;
         let random = || SpanId::from_bits(Uuid::new_v4().as_u128());
         let id = draft.id.take().unwrap_or_else(random);
         let name = std::mem::take(&mut draft.name);
@@ -241,6 +248,7 @@ impl Place for InTrace {
         let mut span = Span::new(trace_id.clone(), id, name, start);
         span.parent_id.clone_from(span_id);
         span.group_id.clone_from(group_id);
+        span.metadata.clone_from(shared);
         draft.describe(&mut span);
         Some(LocalRecording::new(span, &self.context, self.deliverer.clone()))
     }

@@ -89,8 +89,18 @@ pub(crate) struct Taken {
     pub(crate) undelivered_bytes: usize,
     /// The same for each of these groups.
     pub(crate) undelivered: Vec<(Acknowledgement, usize)>,
+    /// The sinks that lack something, by name, and which groups each of them lacks.
+    pub(crate) lacking: Vec<(String, Vec<Acknowledgement>)>,
     /// Whether the sink is known to be down.
     pub(crate) sink_is_down: bool,
+}
+
+impl Taken {
+    /// The sinks that lack something, for the log.
+    pub(crate) fn sinks(&self) -> String {
+        let names: Vec<&str> = self.lacking.iter().map(|(name, _)| &**name).collect();
+        names.join(", ")
+    }
 }
 
 /// The queue is full, or there is none.
@@ -212,6 +222,10 @@ impl Deliverer {
             }
         }
         taken.undelivered_bytes = taken.undelivered.iter().map(|(_, bytes)| bytes).sum();
+        if !taken.undelivered.is_empty() {
+            let groups = taken.undelivered.iter().map(|(group, _)| *group).collect();
+            taken.lacking = vec![(self.shared.name.clone(), groups)];
+        }
         taken.sink_is_down = self.shared.sink.is_none() || !self.shared.breaker.is_closed();
         taken
     }
@@ -243,7 +257,11 @@ impl Deliverer {
             match state.parcels.get(&ParcelKey::new(run_id, key)) {
                 Some(parcel) => parcel.give_up(),
                 // There was no room for it.
-                None => state.counts.refused(DropReason::Expired, ended(&group.spans)),
+                None => {
+                    let (spans, reason) = (ended(&group.spans), DropReason::Expired);
+                    state.counts.refused(reason, spans);
+                    self.shared.warn_of_expired(spans);
+                }
             }
         }
         drop(state);
@@ -402,6 +420,12 @@ impl Shared {
         items
     }
 
+    /// Which they are, the courier names.
+    fn warn_of_expired(&self, spans: u64) {
+        let (sink, reason) = (&*self.name, DropReason::Expired.as_str());
+        tracing::warn!(sink, spans, reason, "spans dropped: their courier gave up");
+    }
+
     fn drop_item(&self, item: Item, reason: DropReason, error: &dyn std::error::Error) {
         let span = item.span.span();
         tracing::warn!(
@@ -510,7 +534,10 @@ async fn deliver_batch(shared: &Shared, items: Vec<Item>) {
     let mut way = InFlight { shared, parts: [shared.to_be_sent(items)].into() };
     while let Some(items) = way.parts.front_mut() {
         let expired: Vec<Item> = items.extract_if(.., |item| item.parcel.is_given_up()).collect();
-        shared.settle(&expired, Some(DropReason::Expired));
+        if !expired.is_empty() {
+            shared.warn_of_expired(expired.iter().filter(|item| item.counted).count() as u64);
+            shared.settle(&expired, Some(DropReason::Expired));
+        }
         let batch = SpanBatch::new(newest_records(items));
         let result = tokio::select! {
             result = send(shared, &batch), if !batch.is_empty() => result,
@@ -549,9 +576,14 @@ async fn send(shared: &Shared, batch: &SpanBatch) -> Result<(), SinkError> {
         .without_max_times();
     // Without a sink, nothing is ever queued.
     let Some(sink) = &shared.sink else { return Ok(()) };
-    let attempt = || {
+    let attempt = || async {
         shared.breaker.attempt();
-        sink.upsert_batch(batch)
+        let mut doubt = Doubt { shared, spans: batch.len() as u64 };
+        let result = sink.upsert_batch(batch).await;
+        if result.as_ref().map_or_else(|error| !error.may_be_stored(), |()| true) {
+            doubt.spans = 0;
+        }
+        result
     };
     let result = attempt
         .retry(backoff)
@@ -564,6 +596,21 @@ async fn send(shared: &Shared, batch: &SpanBatch) -> Result<(), SinkError> {
         .await;
     shared.breaker.answered();
     result
+}
+
+/// A request on its way to a sink that may have stored its spans when no answer comes, as when it is
+/// given up: they are counted then, where they will be there twice.
+struct Doubt<'a> {
+    shared: &'a Shared,
+    spans: u64,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if self.spans > 0 && self.shared.contract.keeps_copies() {
+            self.shared.lock().counts.doubted(self.spans);
+        }
+    }
 }
 
 /// Of several records of one span in a batch only the last one counts.

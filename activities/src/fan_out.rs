@@ -1,6 +1,6 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use durable_spans_model::Span;
+use durable_spans_model::{Span, SpanHooks};
 use durable_spans_workflow::{Acknowledgement, FlushGroup};
 use futures::future::join_all;
 
@@ -24,6 +24,8 @@ use crate::{BreakerState, Deliverer, DropReason, SpanSink, Statistics, deliverer
 pub struct FanOut {
     /// Not empty.
     deliverers: Vec<Deliverer>,
+    /// For spans of this process's own code. Those of workflows have been through theirs.
+    hooks: Arc<SpanHooks>,
 }
 
 impl FanOut {
@@ -46,6 +48,24 @@ impl FanOut {
         }
         self.deliverers.push(Deliverer::named(free, sink));
         self
+    }
+
+    /// What happens to the spans of activity and client code before they are kept. Default:
+    /// [`SpanHooks::new`].
+    #[must_use]
+    pub fn hooks(mut self, hooks: Arc<SpanHooks>) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    /// A span of activity or client code has begun.
+    pub(crate) fn begin(&self, span: &mut Span) {
+        self.hooks.begin(span);
+    }
+
+    /// Whether outputs are captured.
+    pub(crate) fn takes_outputs(&self) -> bool {
+        self.hooks.captured().outputs()
     }
 
     /// What became of the spans so far, each counted once for each sink.
@@ -107,12 +127,14 @@ impl FanOut {
     }
 
     /// Takes one span of an activity for all sinks at once.
-    pub(crate) async fn take_span(&self, span: Span, wait: Duration) {
+    pub(crate) async fn take_span(&self, mut span: Span, wait: Duration) {
+        self.hooks.end(&mut span);
         join_all(self.deliverers.iter().map(|sink| sink.take_span(span.clone(), wait))).await;
     }
 
     /// Takes one span for all sinks at once, and waits for none.
-    pub(crate) fn queue_span(&self, span: Span) {
+    pub(crate) fn queue_span(&self, mut span: Span) {
+        self.hooks.end(&mut span);
         self.deliverers.iter().for_each(|sink| sink.queue_span(span.clone()));
     }
 
@@ -123,7 +145,7 @@ impl FanOut {
 
 impl From<Deliverer> for FanOut {
     fn from(deliverer: Deliverer) -> Self {
-        Self { deliverers: vec![deliverer] }
+        Self { deliverers: vec![deliverer], hooks: Arc::default() }
     }
 }
 
@@ -138,6 +160,7 @@ fn everywhere(all: &[Acknowledgement], by_sink: &[Taken]) -> Taken {
         }
     }
     taken.undelivered_bytes = taken.undelivered.iter().map(|(_, bytes)| bytes).sum();
+    taken.lacking = by_sink.iter().flat_map(|sink| sink.lacking.clone()).collect();
     taken.refused = by_sink.iter().map(|sink| sink.refused).max().unwrap_or(0);
     taken.sink_is_down = by_sink.iter().any(|sink| sink.sink_is_down);
     taken
@@ -148,6 +171,7 @@ fn sum(statistics: impl IntoIterator<Item = Statistics>) -> Statistics {
         sum.recorded += one.recorded;
         sum.delivered += one.delivered;
         sum.deferred += one.deferred;
+        sum.doubtful += one.doubtful;
         for (reason, spans) in one.dropped {
             *sum.dropped.entry(reason).or_default() += spans;
         }
@@ -251,6 +275,27 @@ mod tests {
         fan_out.flush(Duration::from_secs(60)).await;
         assert_eq!(taken.delivered.len() + taken.undelivered.len(), 2);
         assert_eq!((up.batches(), down.spans().len()), (vec![10], 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_sinks_that_lack_something_are_named_with_what_they_lack() {
+        let (up, down) = (MemorySink::new(), MemorySink::new());
+        let bad = SpanId::from_bits(1);
+        down.fail_with(move |batch| {
+            let has_it = batch.spans().any(|span| span.id == bad);
+            has_it.then(|| SinkError::retryable("down"))
+        });
+        let fan_out = FanOut::new(up).and(down).and(Hanging);
+        let groups = vec![group(1, 0..1)];
+        let taken = fan_out.take_flush("run", groups, WAIT).await;
+        assert_eq!((taken.sinks(), taken.delivered.len()), ("sink".to_owned(), 0));
+        let groups = vec![group(1, 0..1), group(2, 1..2)];
+        let (first, second) = (groups[0].acknowledgement(), groups[1].acknowledgement());
+        let taken = fan_out.take_flush("run", groups, WAIT).await;
+        let expected =
+            [("memory-2".to_owned(), vec![second]), ("sink".to_owned(), vec![first, second])];
+        assert_eq!(taken.lacking, expected);
+        assert_eq!(taken.sinks(), "memory-2, sink");
     }
 
     #[test]

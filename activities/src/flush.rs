@@ -67,7 +67,8 @@ async fn flush(
             run_id,
             couriers,
             undelivered_bytes = taken.undelivered_bytes,
-            "the sink has not confirmed all spans of this run; couriers take them"
+            sinks = taken.sinks(),
+            "these sinks have not confirmed all spans of this run; couriers take them"
         );
     }
     let refused = u32::try_from(taken.refused).unwrap_or(u32::MAX);

@@ -2,10 +2,7 @@
 
 use std::{
     io::{self, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
 
@@ -15,8 +12,6 @@ use reqwest::{
     header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap},
     redirect,
 };
-use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::Verifier;
 
 use crate::{
     InvalidOptions, SinkError,
@@ -24,6 +19,7 @@ use crate::{
 };
 
 mod answer;
+pub(crate) mod tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -86,7 +82,7 @@ impl Http {
         let timeout = options.checked_timeout()?;
         let https = urls.iter().any(|url| url.scheme() == "https");
         let mut client = Client::builder()
-            .tls_backend_preconfigured(tls(https)?)
+            .tls_backend_preconfigured(tls::config(&options.tls, https)?)
             .default_headers(options.header_map(own_headers)?)
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -205,25 +201,6 @@ impl TakesGzip {
         let known = if takes { 1 } else { 2 };
         let _ = self.0.compare_exchange(0, known, Ordering::Relaxed, Ordering::Relaxed);
     }
-}
-
-/// TLS by ring, whatever the process has installed or not, trusting what the machine trusts.
-fn tls(https: bool) -> Result<ClientConfig, InvalidOptions> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| InvalidOptions::new("TLS is not available").caused_by(error))?;
-    let config = match Verifier::new(provider) {
-        Ok(verifier) => config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)),
-        // A bare container has none, and reaches its collector without.
-        Err(_) if !https => config.with_root_certificates(RootCertStore::empty()),
-        Err(error) => {
-            let message = "this machine has no certificate authorities: install them (often as \
-                           package ca-certificates) or point SSL_CERT_FILE at them";
-            return Err(InvalidOptions::new(message).caused_by(error));
-        }
-    };
-    Ok(config.with_no_client_auth())
 }
 
 fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {

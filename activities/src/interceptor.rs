@@ -5,17 +5,18 @@ use std::{
 
 use durable_spans_model::{
     ErrorCategory, HEADER, Outcome, Span, SpanError, SpanType, TRACER_HEADER, Timestamp,
-    TraceContext, TraceParent, attempt_span_id,
+    TraceContext, TraceParent, attempt_span_id, to_json,
 };
 use durable_spans_workflow::{
-    DELIVER_ACTIVITY, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, from_payload,
+    DELIVER_ACTIVITY, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, ValueTypes, as_fields, from_payload,
 };
 use futures::FutureExt;
+use serde_json::Value;
 use temporalio_sdk::{
     activities::ActivityInfo,
     interceptors::{
-        ActivityInboundInterceptor, ExecuteActivityInput, ExecuteActivityOutput,
-        ExecuteActivityResult, Next,
+        ActivityExecutionValue, ActivityInboundInterceptor, ExecuteActivityInput,
+        ExecuteActivityOutput, ExecuteActivityResult, Next,
     },
 };
 
@@ -37,12 +38,13 @@ const CONFIRMATION_WAIT: Duration = Duration::from_millis(250);
 pub struct ActivityInterceptor {
     deliverer: FanOut,
     disabled: bool,
+    values: ValueTypes,
 }
 
 impl ActivityInterceptor {
     /// An interceptor that delivers through `deliverer`.
     pub fn new(deliverer: impl Into<FanOut>) -> Self {
-        Self { deliverer: deliverer.into(), disabled: false }
+        Self { deliverer: deliverer.into(), disabled: false, values: ValueTypes::new() }
     }
 
     /// Records nothing, and tells what the activities start. Default false.
@@ -50,6 +52,22 @@ impl ActivityInterceptor {
     pub fn disabled(mut self, disabled: bool) -> Self {
         self.disabled = disabled;
         self
+    }
+
+    /// The types of values that are captured. Default: [`ValueTypes::new`]. What an activity returns is
+    /// captured here only if its workflow does not, which knows those of the types that are shown.
+    #[must_use]
+    pub fn values(mut self, values: ValueTypes) -> Self {
+        self.values = values;
+        self
+    }
+
+    fn output(&self, value: &dyn ActivityExecutionValue) -> Option<Value> {
+        let value_type = value.as_any().type_id();
+        let captured = self.deliverer.takes_outputs()
+            && !self.values.hides(value_type)
+            && !self.values.shows(value_type);
+        if captured { value.as_serde().ok().map(to_json) } else { None }
     }
 
     async fn traced(
@@ -69,7 +87,12 @@ impl ActivityInterceptor {
         let outcome = AssertUnwindSafe(body).catch_unwind().await;
         if let Some(mut span) = current.take() {
             let end = match &outcome {
-                Ok(Ok(_)) => Outcome::Success,
+                Ok(Ok(value)) => {
+                    if let Some(value) = self.output(&**value) {
+                        span.output.extend(as_fields(value, "output"));
+                    }
+                    Outcome::Success
+                }
                 Ok(Err(error)) => outcome::of_attempt(&mut span, error),
                 Err(_) => Outcome::Error(
                     SpanError::new("Panic", "activity code panicked")
@@ -137,7 +160,8 @@ fn attempt_span(context: &TraceContext, info: &ActivityInfo, started: Timestamp)
     span.span_type = SpanType::Custom;
     span.parent_id = parent;
     span.group_id.clone_from(&context.group_id);
-    let mut note = |name: &str, value: serde_json::Value| {
+    span.metadata.clone_from(&context.shared);
+    let mut note = |name: &str, value: Value| {
         span.metadata.insert(name.to_owned(), value);
     };
     note("temporal.kind", "activity_attempt".into());

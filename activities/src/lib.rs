@@ -37,6 +37,7 @@ pub mod logs;
 mod options;
 mod outcome;
 mod parcel;
+mod processor;
 mod sent;
 mod sink;
 mod sink_error;
@@ -57,6 +58,7 @@ pub use flush::{FlushActivity, FlushPackedActivity};
 pub use interceptor::ActivityInterceptor;
 pub use options::InvalidOptions;
 pub use outcome::OfActivity;
+pub use processor::{ProcessorSink, SpanProcessor};
 pub use sink::{EncodedSpan, MAX_BATCH_BYTES, MAX_BATCH_SPANS, SpanBatch, SpanSink};
 pub use sink_error::SinkError;
 pub use sinks::{

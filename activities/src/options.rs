@@ -7,6 +7,8 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT},
 };
 
+use crate::http::tls::TlsFiles;
+
 /// Options that no sink can be made from.
 ///
 /// The message says what to mend. It never holds a key, nor the URL.
@@ -47,6 +49,7 @@ pub(crate) struct HttpOptions {
     pub(crate) url: String,
     pub(crate) timeout: Duration,
     pub(crate) gzip: bool,
+    pub(crate) tls: TlsFiles,
     /// Headers of the user's own, which win over the sink's.
     pub(crate) headers: Vec<(String, String)>,
     /// What must not be shown beside headers, and passwords in the URL.
@@ -69,6 +72,7 @@ impl HttpOptions {
             url: url.into(),
             timeout: Duration::from_secs(10),
             gzip: true,
+            tls: TlsFiles::default(),
             headers: Vec::new(),
             secrets: Vec::new(),
         }

@@ -31,6 +31,7 @@ pub struct SinkError {
     status: Option<u16>,
     retry_after: Option<Duration>,
     rejected_spans: Option<u64>,
+    may_be_stored: bool,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -44,11 +45,17 @@ enum Class {
 impl SinkError {
     /// The sink did not answer, or cannot take spans for now: the spans are kept and sent again.
     ///
-    /// Displays as `source` does. Takes text as well as any error.
+    /// Displays as `source` does. Takes text as well as any error. The batch
+    /// [may be stored](Self::may_be_stored) all the same, unless [`not_stored`](Self::not_stored)
+    /// says otherwise.
     pub fn retryable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let source = source.into();
         let message = one_line(&source.to_string());
-        Self { source: Some(source.into()), ..Self::new(Class::Retryable, message) }
+        Self {
+            source: Some(source.into()),
+            may_be_stored: true,
+            ..Self::new(Class::Retryable, message)
+        }
     }
 
     /// The sink refused the batch because of what is in it: the batch is halved until the spans at
@@ -86,6 +93,12 @@ impl SinkError {
         Self { retry_after: bounded_pause(pause), ..self }
     }
 
+    /// The same error, of a batch of which the sink has surely stored nothing.
+    #[must_use]
+    pub fn not_stored(self) -> Self {
+        Self { may_be_stored: false, ..self }
+    }
+
     /// Whether the same batch may well be stored later: the sink could not be reached, did not
     /// answer in time, or answered with 408, 429 or 5xx, with a redirect or another status that
     /// points at a wrong address (404), or with `x-should-retry: true`.
@@ -112,6 +125,12 @@ impl SinkError {
     /// Whether the batch was refused for its size: 413.
     pub fn is_too_large(&self) -> bool {
         self.is_rejection() && self.status == Some(413)
+    }
+
+    /// Whether the sink may have stored spans of the batch all the same, so that sending it again may
+    /// double them: no answer came on an open connection, or a 5xx other than 503.
+    pub fn may_be_stored(&self) -> bool {
+        self.may_be_stored
     }
 
     /// How many spans of the batch were rejected while the others were stored. `None` where the batch
@@ -164,6 +183,8 @@ impl SinkError {
         Self {
             status: Some(code),
             retry_after: retry_after(headers, SystemTime::now()),
+            // 503 is said by who has not begun; other 5xx may come from behind the store.
+            may_be_stored: status.is_server_error() && code != 503,
             ..Self::new(class, message)
         }
     }
@@ -176,7 +197,11 @@ impl SinkError {
         } else {
             format!("could not reach {endpoint}: {}", one_line(&root_cause(&error).to_string()))
         };
-        Self { source: Some(Arc::new(error)), ..Self::new(Class::Retryable, message) }
+        Self {
+            may_be_stored: !error.is_connect(),
+            source: Some(Arc::new(error)),
+            ..Self::new(Class::Retryable, message)
+        }
     }
 
     fn new(class: Class, message: impl Into<Cow<'static, str>>) -> Self {
@@ -186,6 +211,7 @@ impl SinkError {
             status: None,
             retry_after: None,
             rejected_spans: None,
+            may_be_stored: false,
             source: None,
         }
     }
@@ -290,6 +316,20 @@ mod tests {
 
     fn class(code: u16, pairs: &[(&'static str, &'static str)]) -> Class {
         classify(StatusCode::from_u16(code).unwrap(), &headers(pairs))
+    }
+
+    #[test]
+    fn only_where_the_server_may_have_worked_on_it_is_a_batch_perhaps_stored() {
+        let service = Service { name: "s", key: "K", identity: "K", url: "U", example_url: "u" };
+        let may_be_stored = |code: u16| {
+            let status = StatusCode::from_u16(code).unwrap();
+            SinkError::from_answer(service, status, &headers(&[]), "h", None).may_be_stored()
+        };
+        assert!([500, 502, 504, 599].into_iter().all(may_be_stored));
+        assert!(![302, 400, 401, 404, 408, 422, 429, 503].into_iter().any(may_be_stored));
+        assert!(SinkError::retryable("no answer").may_be_stored());
+        assert!(!SinkError::retryable("no answer").not_stored().may_be_stored());
+        assert!(!SinkError::rejected("no").may_be_stored());
     }
 
     #[test]

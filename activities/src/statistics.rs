@@ -7,8 +7,8 @@ use metrics::SharedString;
 /// At any moment `recorded = delivered + deferred + dropped`. With several sinks, each span counts
 /// once for each of them. The same counts go to the `metrics` facade, where an application has
 /// installed a recorder for it, with the label `sink`: the counters `durable_spans_recorded`,
-/// `durable_spans_delivered` and `durable_spans_dropped` (with the label `reason`, too), and the
-/// gauge `durable_spans_deferred`. The breaker adds the gauge `durable_spans_sink_up` (0 or 1) and
+/// `durable_spans_delivered`, `durable_spans_dropped` (with the label `reason`, too) and
+/// `durable_spans_doubtful`, and the gauge `durable_spans_deferred`. The breaker adds the gauge `durable_spans_sink_up` (0 or 1) and
 /// the counter `durable_spans_breaker_changes` (with the label `to`, too: open, half_open, closed).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -21,6 +21,11 @@ pub struct Statistics {
     pub deferred: u64,
     /// Spans that were given up, by reason. A warning in the log names each.
     pub dropped: BTreeMap<DropReason, u64>,
+    /// Spans that were sent again to a sink which keeps every copy
+    /// ([`Contract::append_only`](crate::Contract::append_only)) although it may have stored them,
+    /// since an answer was lost: it holds at most that many copies too many on account of this
+    /// process. Each is delivered in the end, so this is no part of the sum.
+    pub doubtful: u64,
 }
 
 impl Statistics {
@@ -113,6 +118,12 @@ impl Counts {
         self.defer(self.statistics.deferred.saturating_sub(spans));
     }
 
+    /// Spans that may be stored are to be sent again.
+    pub(crate) fn doubted(&mut self, spans: u64) {
+        self.statistics.doubtful += spans;
+        self.counter("durable_spans_doubtful").increment(spans);
+    }
+
     fn counter(&self, name: &'static str) -> metrics::Counter {
         metrics::counter!(name, "sink" => self.sink.clone())
     }
@@ -151,6 +162,7 @@ mod tests {
             counts.settled(None, 3);
             counts.settled(Some(DropReason::Rejected), 1);
             counts.refused(DropReason::QueueFull, 2);
+            counts.doubted(5);
             let expected = "recorded = delivered + deferred + dropped: 7 = 3 + 1 + 3";
             assert_eq!(counts.snapshot().to_string(), expected);
         });
@@ -175,6 +187,7 @@ mod tests {
             [
                 "durable_spans_deferred otlp 1",
                 "durable_spans_delivered otlp 3",
+                "durable_spans_doubtful otlp 5",
                 "durable_spans_dropped otlp,queue_full 2",
                 "durable_spans_dropped otlp,rejected 1",
                 "durable_spans_recorded otlp 7",
@@ -189,6 +202,7 @@ mod tests {
             delivered: 4,
             deferred: 1,
             dropped: [(DropReason::Rejected, 1), (DropReason::QueueFull, 1)].into(),
+            doubtful: 3,
         };
         assert_eq!(
             statistics.to_string(),

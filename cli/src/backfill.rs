@@ -2,14 +2,14 @@ use std::{path::PathBuf, str::FromStr};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{ArgGroup, Args};
-use durable_spans::{Backfill, BackfillReport, Progress, SgpOptions, SgpSink};
+use durable_spans::{Backfill, BackfillReport, Progress, SgpOptions, SgpSink, read_history};
 use durable_spans_collector::tree::printable;
 use serde_json::json;
 use temporalio_client::{
     Client, ClientOptions, Connection, Url, envconfig::LoadClientConfigProfileOptions,
 };
 
-use crate::{args::Server, history};
+use crate::{args::Server, codec::Codec};
 
 /// Rebuild traces, as skeletons, from the histories that Temporal keeps
 ///
@@ -45,6 +45,8 @@ pub(crate) struct BackfillArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) temporal: Temporal,
+    #[command(flatten)]
+    pub(crate) codec: Codec,
     #[command(flatten)]
     pub(crate) server: Server,
 }
@@ -91,12 +93,16 @@ impl Address {
 /// Rebuilds, tells of each run on stderr and of all on stdout.
 pub(crate) async fn backfill(args: BackfillArgs) -> anyhow::Result<()> {
     let mut backfill = Backfill::new(sink(&args.server)?).parallel(args.parallel).progress(tell);
+    let namespace = args.temporal.namespace.as_deref().unwrap_or("default");
+    if let Some(data_converter) = args.codec.data_converter(namespace)? {
+        backfill = backfill.data_converter(data_converter);
+    }
     if let Some(journal) = &args.journal {
         backfill = backfill.journal(journal);
     }
     let report = match (&args.file, &args.query, &args.workflow_id) {
         (Some(file), _, workflow_id) => {
-            backfill.history(history::read(file)?, workflow_id.as_deref()).await
+            backfill.history(read_history(file)?, workflow_id.as_deref()).await
         }
         (None, Some(query), _) => backfill.query(&client(&args.temporal).await?, query).await,
         (None, None, Some(workflow_id)) => {

@@ -17,14 +17,14 @@
 //!
 //! The rooms: [`Cli`] is what was asked for, `serve` runs a collector, `traces` prints,
 //! `watch` goes on printing, `transfer` moves spans to and from files, `client` asks a collector (or
-//! SGP itself) over HTTP, `backfill` rebuilds traces from Temporal's histories, `doctor` checks a fleet, and `history` reads
-//! exported ones.
+//! SGP itself) over HTTP, `backfill` rebuilds traces from Temporal's histories, and `doctor` checks a
+//! fleet.
 
 mod args;
 mod backfill;
 mod client;
+mod codec;
 mod doctor;
-mod history;
 mod quantity;
 mod serve;
 mod traces;

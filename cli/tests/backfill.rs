@@ -7,7 +7,8 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use serde_json::Value;
+use axum::{Json, Router, http::HeaderMap, routing::post};
+use serde_json::{Value, json};
 use temporalio_client::{
     Client, ClientOptions, UntypedSignal, WorkflowHandle, WorkflowSignalOptions,
     WorkflowStartOptions, WorkflowTerminateOptions,
@@ -113,6 +114,76 @@ fn a_history_of_temporals_cli_becomes_a_skeleton_and_adds_nothing_twice() {
 
     let report = serving.report(&["backfill", "--file", ORDER, "--json"]);
     assert_eq!((&report["sent"], &report["known"]), (&0.into(), &14.into()));
+}
+
+/// The history with its trace headers hidden, and what is behind each.
+fn hidden(history: &str) -> (String, Vec<Value>) {
+    fn hide(value: &mut Value, behind: &mut Vec<Value>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    if name == "_spans" {
+                        let data = format!("{:04}", behind.len());
+                        let hidden = json!({"metadata": {"encoding": "aGlkZGVu"}, "data": data});
+                        behind.push(std::mem::replace(field, hidden));
+                    } else {
+                        hide(field, behind);
+                    }
+                }
+            }
+            Value::Array(values) => values.iter_mut().for_each(|value| hide(value, behind)),
+            _ => {}
+        }
+    }
+    let mut history: Value = serde_json::from_str(history).unwrap();
+    let mut behind = Vec::new();
+    hide(&mut history, &mut behind);
+    (history.to_string(), behind)
+}
+
+/// A codec server that knows what it has hidden, and asks for authorization.
+async fn codec_server(behind: Vec<Value>) -> String {
+    let decode = async move |headers: HeaderMap, Json(asked): Json<Value>| {
+        assert_eq!(headers["authorization"], "Bearer codec");
+        assert_eq!(headers["x-namespace"], "default");
+        let payloads = asked["payloads"].as_array().unwrap().iter();
+        let decoded = payloads.map(|payload| match payload["data"].as_str().unwrap().parse() {
+            Ok(index) => {
+                let index: usize = index;
+                behind[index].clone()
+            }
+            Err(_) => payload.clone(),
+        });
+        Json(json!({ "payloads": decoded.collect::<Vec<_>>() }))
+    };
+    let router = Router::new().route("/codec/decode", post(decode));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}/codec", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_codec_hides_the_trace_the_codec_server_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = Serving::start(folder.path());
+    let (history, behind) = hidden(&std::fs::read_to_string(ORDER).unwrap());
+    assert!(behind.len() > 5);
+    let file = folder.path().join("hidden.json");
+    std::fs::write(&file, history).unwrap();
+    let file = file.to_str().unwrap();
+    let refused = serving.run(&["backfill", "--file", file]);
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(errors.contains("--codec-endpoint"), "{errors}");
+
+    let url = codec_server(behind).await;
+    let codec = ["--codec-endpoint", &url, "--codec-auth", "Bearer codec"];
+    let report = serving.report(&[&["backfill", "--file", file, "--json"], &codec[..]].concat());
+    assert_eq!((&report["sent"], &report["known"]), (&14.into(), &0.into()), "{report}");
+    // The same rows as from the history in clear.
+    let report = serving.report(&["backfill", "--file", ORDER, "--json"]);
+    assert_eq!((&report["sent"], &report["known"]), (&0.into(), &14.into()), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,8 @@ export const NOTABLE_QUEUE_MS = 20;
  * @property {object[]} also spans that share the line: the only attempt of an activity, the call of a child run
  * @property {Node[]} kids
  * @property {number} depth
- * @property {string} place `child`, `root`, `pending` (its parent has not arrived) or `cycle`
+ * @property {string} place `child`, `root`, `pending` (its parent has not arrived), `attempt` (its parent is an attempt
+ *   without a span) or `cycle`
  * @property {object[]} attempts spans of the attempts of an activity that took several
  * @property {string[]} lost attempts that left no span
  * @property {number} generation 1 and up where a run continued as new, else 0
@@ -24,10 +25,11 @@ export function build(trace, nowNs) {
   const below = new Map();
   const tops = [];
   for (const span of trace.spans) {
-    if (span.parent === undefined) tops.push([span, "root"]);
-    else if (!byId.has(span.parent)) tops.push([span, "pending"]);
-    else if (below.has(span.parent)) below.get(span.parent).push(span);
-    else below.set(span.parent, [span]);
+    const above = span.within?.activity ?? span.parent;
+    if (above === undefined) tops.push([span, "root"]);
+    else if (!byId.has(above)) tops.push([span, "pending"]);
+    else if (below.has(above)) below.get(above).push(span);
+    else below.set(above, [span]);
   }
   const seen = new Set();
   const nodeOf = new Map();
@@ -58,7 +60,7 @@ export function build(trace, nowNs) {
       }
       for (const span of spans) {
         if (seen.has(span.id)) continue;
-        const kid = make(span, "child");
+        const kid = make(span, span.within ? "attempt" : "child");
         if (span.continued && isRun(node.span)) kid.continues = node;
         node.kids.push(kid);
         kid.parent = node;
@@ -141,6 +143,7 @@ function sharesLine(node, spans, below) {
   if (span.kind === "activity") {
     const attempts = spans.filter((other) => other.kind === "activity_attempt");
     const [only] = attempts;
+    if (spans.some((other) => other.within)) return null;
     return attempts.length === 1 && only.attempt === 1 && only.end !== undefined && same(only) ? only : null;
   }
   if (span.kind === "child_workflow" && spans.length === 1) {
@@ -155,13 +158,15 @@ function sharesLine(node, spans, below) {
 function noteAttempts(node, spans) {
   node.attempts = spans.filter((span) => span.kind === "activity_attempt" && span.attempt > 0);
   const numbers = [...new Set(node.attempts.map((span) => span.attempt))].sort((a, b) => a - b);
+  const lost = spans.filter((span) => span.within?.lost).map((span) => span.within.attempt);
+  const last = Math.max(0, ...numbers, ...new Set(lost));
   let before = 0;
-  for (const number of numbers) {
+  for (const number of [...numbers, last + 1]) {
     if (number - before === 2) node.lost.push(`${before + 1}`);
     if (number - before > 2) node.lost.push(`${before + 1}-${number - 1}`);
     before = number;
   }
-  node.attemptCount = before;
+  node.attemptCount = last;
 }
 
 /** A run that continues another one stands beside it, not below: a chain of a hundred runs is flat. */

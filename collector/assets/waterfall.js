@@ -122,6 +122,11 @@ export class Waterfall {
     const fold = node.kids.length ? h("span", { class: "fold", title: folded ? "Unfold" : "Fold" }, icon(folded ? "right" : "down")) : h("span", { class: "fold" });
     const marks = [];
     const mark = (text, title, tone = "") => marks.push(h("span", { class: `mark ${tone}`, title }, text));
+    if (node.place === "attempt") {
+      const { attempt, lost } = span.within;
+      if (lost) mark(`in #${attempt}, lost`, `A part of attempt ${attempt}, which left no span: it was lost with its worker.`, "bad");
+      else mark(`in #${attempt}`, `A part of attempt ${attempt}, whose span comes when it ends.`, "warn");
+    }
     if (node.place === "pending") mark("parent pending", `Its parent ${span.parent} has not arrived: it may still be open, or on its way, or lost.`, "warn");
     if (node.place === "cycle") mark("cycle", "It is its own ancestor.", "warn");
     if (node.generation) mark(`gen ${node.generation}`, "A run that continued as new: each run is a generation.");

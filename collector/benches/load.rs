@@ -9,10 +9,10 @@
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::VecDeque,
+    ops::Range,
+    path::Path,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,9 @@ use serde_json::{Value, json};
 
 const SPANS_PER_TRACE: usize = 100;
 const SPANS_PER_BATCH: usize = 500;
+const SPANS_PER_RUNG: usize = 100_000;
 const CLIENTS: usize = 4;
+const SERVER: &str = "collector";
 const ROUNDS: usize = 11;
 
 /// Nanoseconds between two spans: a million of them take a bit over a quarter of an hour.
@@ -30,32 +32,53 @@ const STEP_NS: i64 = 1_000_000;
 
 const FIRST_NS: i64 = 1_795_248_000_000_000_000;
 
-#[tokio::main]
-async fn main() {
+fn main() {
     let spans = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(1_000_000);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spans.sqlite");
-    let running = Collector::open(&path).unwrap().serve(([127, 0, 0, 1], 0)).await.unwrap();
-    let client = Client::builder().no_proxy().build().unwrap();
+    // Its threads have a name, so that their time can be told from that of the clients.
+    let server = tokio::runtime::Builder::new_multi_thread()
+        .thread_name(SERVER)
+        .thread_keep_alive(Duration::from_secs(3600))
+        .enable_all()
+        .build()
+        .unwrap();
+    let collector = Collector::open(&path).unwrap();
+    let running = server.block_on(collector.serve(([127, 0, 0, 1], 0))).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(measure(&path, &running, spans));
+    server.block_on(running.shutdown());
+}
 
-    println!("{spans} spans of about {} bytes", span(12_345).to_string().len());
-    let took = ingest(&running, &client, spans).await;
-    let per_second = spans as f64 / took.as_secs_f64();
+async fn measure(path: &Path, running: &RunningCollector, spans: usize) {
+    let client = Client::builder().no_proxy().build().unwrap();
     println!(
-        "ingest by {CLIENTS} clients in batches of {SPANS_PER_BATCH}: {per_second:.0} spans/s"
+        "{CLIENTS} clients send batches of {SPANS_PER_BATCH} spans of about {} bytes",
+        span(12_345).to_string().len()
     );
+    println!("{:>10} {:>10} {:>14}", "spans", "spans/s", "CPU us/span");
+    let (mut took, mut cpu) = (Duration::ZERO, Duration::ZERO);
+    for first in (0..spans).step_by(SPANS_PER_RUNG) {
+        let last = (first + SPANS_PER_RUNG).min(spans);
+        let cpu_before = server_cpu();
+        let rung = ingest(running, &client, first..last).await;
+        let rung_cpu = server_cpu().saturating_sub(cpu_before);
+        row(&last.to_string(), last - first, rung, rung_cpu);
+        took += rung;
+        cpu += rung_cpu;
+    }
+    row("all", spans, took, cpu);
     let began = Instant::now();
-    while waiting(&path) > 0 {
+    while waiting(path) > 0 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     println!("index of words complete after {:.1} s more", began.elapsed().as_secs_f64());
-    let bytes = std::fs::metadata(&path).unwrap().len();
+    let bytes = std::fs::metadata(path).unwrap().len();
     println!("file: {} MB", bytes / 1_000_000);
 
     println!("{:58} {:>7} {:>10} {:>10}", "search", "found", "median ms", "max ms");
     for (what, query, filters) in searches(spans) {
-        search(&running, &client, what, &query, &filters).await;
+        search(running, &client, what, &query, &filters).await;
     }
     for (what, count) in [("Store::traces(100)", 100)] {
         let mut times = Vec::new();
@@ -66,24 +89,25 @@ async fn main() {
         }
         report(what, count, times);
     }
-    running.shutdown().await;
 }
 
-async fn ingest(running: &RunningCollector, client: &Client, spans: usize) -> Duration {
-    let next = Arc::new(AtomicUsize::new(0));
+/// Sends these spans. What is sent is made before the clock starts.
+async fn ingest(running: &RunningCollector, client: &Client, spans: Range<usize>) -> Duration {
+    let last = spans.end;
+    let batch = |first: usize| {
+        let items: Vec<_> = (first..(first + SPANS_PER_BATCH).min(last)).map(span).collect();
+        json!({ "items": items }).to_string()
+    };
+    let batches: VecDeque<String> = spans.step_by(SPANS_PER_BATCH).map(batch).collect();
+    let batches = Arc::new(Mutex::new(batches));
     let url = format!("{}/v5/spans/batch", running.url());
     let began = Instant::now();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
-            let (next, url, client) = (next.clone(), url.clone(), client.clone());
+            let (batches, url, client) = (batches.clone(), url.clone(), client.clone());
             tokio::spawn(async move {
-                loop {
-                    let first = next.fetch_add(SPANS_PER_BATCH, Ordering::Relaxed);
-                    if first >= spans {
-                        break;
-                    }
-                    let items = (first..(first + SPANS_PER_BATCH).min(spans)).map(span);
-                    let body = json!({ "items": items.collect::<Vec<_>>() }).to_string();
+                let next = || batches.lock().unwrap().pop_front();
+                while let Some(body) = next() {
                     let response = client.put(&url).body(body).send().await.unwrap();
                     assert_eq!(response.status(), 200);
                     response.bytes().await.unwrap();
@@ -97,8 +121,27 @@ async fn ingest(running: &RunningCollector, client: &Client, spans: usize) -> Du
     began.elapsed()
 }
 
+fn row(what: &str, spans: usize, took: Duration, cpu: Duration) {
+    let per_second = spans as f64 / took.as_secs_f64();
+    let cpu_us = cpu.as_secs_f64() * 1e6 / spans as f64;
+    println!("{what:>10} {per_second:>10.0} {cpu_us:>14.1}");
+}
+
+/// What the threads of the collector have computed, in user and system time. Nothing where there
+/// is no `/proc`.
+fn server_cpu() -> Duration {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return Duration::ZERO };
+    let nanoseconds = threads.filter_map(|thread| {
+        let thread = thread.ok()?.path();
+        let name = std::fs::read_to_string(thread.join("comm")).ok()?;
+        let spent = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+        (name.trim() == SERVER).then(|| spent.split(' ').next()?.parse::<u64>().ok()).flatten()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
 /// Spans that the index of words does not know yet.
-fn waiting(path: &std::path::Path) -> i64 {
+fn waiting(path: &Path) -> i64 {
     let file = rusqlite::Connection::open(path).unwrap();
     let sql = "SELECT (SELECT max(rowid) FROM span) - up_to FROM text_progress";
     file.query_row(sql, [], |row| row.get(0)).unwrap()

@@ -17,6 +17,9 @@ use crate::{
 /// How long [`RunningCollector::shutdown`] waits for requests in flight.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// See [`Collector::max_requests_in_flight`].
+const MAX_REQUESTS_IN_FLIGHT: NonZeroU32 = NonZeroU32::MIN.saturating_add(255);
+
 /// A span store that can be served over HTTP.
 ///
 /// Clones share one file. See the [crate documentation](crate) for what is served.
@@ -27,6 +30,7 @@ pub struct Collector {
     temporal_ui: Option<String>,
     retention: Retention,
     max_requests_per_second: Option<NonZeroU32>,
+    max_requests_in_flight: NonZeroU32,
 }
 
 impl Collector {
@@ -46,6 +50,7 @@ impl Collector {
             temporal_ui: None,
             retention: Retention::default(),
             max_requests_per_second: None,
+            max_requests_in_flight: MAX_REQUESTS_IN_FLIGHT,
         })
     }
 
@@ -95,6 +100,14 @@ impl Collector {
         self
     }
 
+    /// How many requests are served at the same time. Further ones are answered with 503 and
+    /// `Retry-After`. Default: 256.
+    #[must_use]
+    pub fn max_requests_in_flight(mut self, requests: NonZeroU32) -> Self {
+        self.max_requests_in_flight = requests;
+        self
+    }
+
     /// The spans, without HTTP in between.
     pub fn store(&self) -> &Store {
         &self.store
@@ -131,8 +144,13 @@ impl Collector {
         let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
         let now = Instant::now();
         let rate = self.max_requests_per_second.map(|most| RateLimit::new(most.get(), now));
-        let router =
-            http::router(self.store.clone(), self.api_key.clone(), self.temporal_ui.clone(), rate);
+        let router = http::router(
+            self.store.clone(),
+            self.api_key.clone(),
+            self.temporal_ui.clone(),
+            rate,
+            usize::try_from(self.max_requests_in_flight.get()).unwrap_or(usize::MAX),
+        );
         let upkeep = Upkeep::start(self.store.clone(), self.retention).map_err(Kind::Thread)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let server = axum::serve(listener, router)

@@ -8,10 +8,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use tokio::sync::Semaphore;
 
 use crate::{
     api_key::ApiKey,
-    batch, body, openai, opper, otlp,
+    batch, body, guard, openai, opper, otlp,
     rate::RateLimit,
     read,
     refusal::Refusal,
@@ -38,13 +39,16 @@ pub(crate) fn router(
     api_key: Option<ApiKey>,
     temporal_ui: Option<String>,
     rate: Option<RateLimit>,
+    most_in_flight: usize,
 ) -> Router {
-    Router::new()
+    let in_flight = Arc::new(Semaphore::new(most_in_flight));
+    let has_key = api_key.is_some();
+    let router = Router::new()
         .route("/v5/spans", post(create_span))
         .route("/v5/spans/batch", put(upsert_batch).post(create_batch))
         .route("/v5/spans/{span_id}", get(retrieve_span).patch(update_span))
         .route("/v5/spans/search", post(search_spans))
-        .merge(web::data(temporal_ui, api_key.is_some()))
+        .merge(web::data(temporal_ui))
         .merge(assessments::routes())
         .merge(otlp::routes())
         .merge(openai::routes())
@@ -53,6 +57,10 @@ pub(crate) fn router(
         // Only routes added before a layer are behind it: health needs no key.
         .layer(middleware::from_fn_with_state(api_key, require_key))
         .layer(middleware::from_fn_with_state(rate.map(Arc::new), limit_rate))
+        .layer(middleware::from_fn_with_state(in_flight, guard::limit_in_flight));
+    let router =
+        if has_key { router } else { router.layer(middleware::from_fn(guard::require_local)) };
+    router
         .route("/healthz", get(health))
         .merge(web::bundle())
         .fallback(not_found)

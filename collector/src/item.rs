@@ -1,11 +1,11 @@
 use std::borrow::Cow;
 
 use axum::http::StatusCode;
-use durable_spans_model::{MAX_ID_BYTES, SpanStatus, SpanType, Timestamp, data::Usage};
+use durable_spans_model::{MAX_ID_BYTES, SpanStatus, SpanType, Timestamp, data::Usage, redact};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::{redact, refusal::Refusal};
+use crate::refusal::Refusal;
 
 /// One span that passed every check that needs no look at other spans: its JSON, and what the store
 /// needs to know of it.
@@ -135,7 +135,7 @@ impl<'a> Item<'a> {
             self.name.0 = redacted.into();
         }
         for object in [&mut self.input, &mut self.output, &mut self.metadata, &mut self.expected] {
-            if let Some(redacted) = object.as_deref().and_then(redact::json) {
+            if let Some(redacted) = object.as_deref().and_then(redact::raw) {
                 *object = Some(Cow::Owned(redacted));
             }
         }

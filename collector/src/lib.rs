@@ -91,6 +91,8 @@
 //!   more than 256 bytes; `SEARCH_RESULT_TOO_LARGE` and `QUERY_TOO_BROAD`, unless partial results
 //!   are allowed.
 //! - 401: the API key is missing or wrong, where one is configured.
+//! - 403: where there is no API key, a request that calls the collector by a name that is not local,
+//!   or that comes from a web page of another machine.
 //! - 404: no span or assessment of this id.
 //! - 409: a parent belongs to another trace, a span would be its own ancestor, or a span that is to
 //!   be created exists. A parent that nobody has sent yet is fine.
@@ -98,7 +100,8 @@
 //! - 415: an encoding other than gzip.
 //! - 422: a field that SGP would not take, or a filter that nobody knows.
 //! - 429 with `Retry-After`: more requests than [`Collector::max_requests_per_second`].
-//! - 503 with `Retry-After`: SQLite could not do it now (locked by another process, disk full).
+//! - 503 with `Retry-After`: more requests at a time than [`Collector::max_requests_in_flight`], or
+//!   SQLite could not do it now (locked by another process, disk full).
 //!
 //! # What it keeps
 //!
@@ -120,14 +123,15 @@ mod batch;
 mod body;
 mod collector;
 mod error;
+mod guard;
 mod http;
 mod item;
+mod lost;
 mod openai;
 mod opper;
 mod otlp;
 mod rate;
 mod read;
-mod redact;
 mod refusal;
 mod rules;
 mod schema;

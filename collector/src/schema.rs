@@ -4,9 +4,12 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::{CollectorError, error::Kind};
 
+pub(crate) mod functions;
+
 /// What brings a file from each version to the next one, the first from an empty file. A step that
 /// was released never changes again.
-const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const STEPS: [&str; 3] =
+    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 /// Version of the tables that this collector works with, kept in the file as `PRAGMA user_version`.
 const VERSION: usize = STEPS.len();
@@ -20,7 +23,7 @@ pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_LOG_PAGES: i64 = 64_000;
 
 /// The log file is cut to this when it begins anew, in bytes.
-const KEPT_LOG_BYTES: i64 = 64 * 1024 * 1024;
+const KEPT_LOG_BYTES: i64 = 128 * 1024 * 1024;
 
 /// Opens the file for writing, making it or its tables where they are missing.
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, CollectorError> {
@@ -63,7 +66,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -65_536)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(())
+    functions::add_to(connection)
 }
 
 /// Takes the file through the steps that it has not seen, all or none.
@@ -183,6 +186,40 @@ mod tests {
         let written: i64 =
             connection.query_row("SELECT written_s FROM trace", [], |row| row.get(0)).unwrap();
         assert!(written > 1_700_000_000, "kept as if it had just arrived");
+    }
+
+    #[test]
+    fn spans_of_version_2_are_found_by_id_and_by_length() {
+        let (_dir, path) = file(&format!(
+            r#"{}{}
+            INSERT INTO span (rowid, trace_id, id, start_ns, end_ns, name, status, type, input_tokens, body)
+            VALUES
+                (3, 't', 'a', 5, 7, 'first', 'ERROR', 'CUSTOM', 9, '{{"n":1}}'),
+                (20000, 'u', 'a', 5, NULL, 'second', 'SUCCESS', 'CUSTOM', NULL, '{{"n":2}}'),
+                (20001, 'u', 'b', 5, 1000005, 'third', 'SUCCESS', 'CUSTOM', NULL, '{{"n":3}}');
+            UPDATE text_progress SET up_to = 20000;
+            INSERT INTO span_text (rowid, words) VALUES (3, 'n');
+            PRAGMA user_version = 2"#,
+            STEPS[0], STEPS[1]
+        ));
+        let connection = open_writer(&path).unwrap();
+        let rows = |sql: &str| -> Vec<i64> {
+            let mut query = connection.prepare(sql).unwrap();
+            query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        let of_id = "SELECT rowid FROM span INDEXED BY span_by_id WHERE id = 'a'
+            AND id_key IN (SELECT id_key(part << 14, 'a') FROM part) ORDER BY rowid";
+        assert_eq!(rows(of_id), [3, 20_000]);
+        let by_length = "SELECT rowid FROM span INDEXED BY span_by_duration
+            WHERE duration_class >= -1 ORDER BY duration_class";
+        assert_eq!(rows(by_length), [20_000, 3, 20_001]);
+        let tokens = "SELECT input_tokens FROM span INDEXED BY span_by_input_tokens
+            WHERE input_tokens > 0";
+        assert_eq!(rows(tokens), [9]);
+        let words = "SELECT body ->> '$.n' FROM span JOIN span_text ON span_text.rowid = span.rowid
+            WHERE span_text MATCH 'n'";
+        assert_eq!(rows(words), [1]);
+        assert_eq!(rows("SELECT up_to FROM text_progress"), [20_000]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::{
 use durable_spans_model::{Span, SpanId, SpanStatus};
 use serde_json::Value;
 
+use crate::lost::Missing;
+
 mod attempts;
 
 /// Deepest level that is still indented further than the one above. Without a bound, a chain of a
@@ -23,7 +25,8 @@ const MAX_MESSAGE_CHARS: usize = 200;
 ///
 /// A line shows the name, the type, how long it took, how it ended and the first line of the error
 /// message. A span without an end is `open`. A span whose parent is not among `spans` stands at
-/// the top, marked `(parent pending)`; so does one that is its own ancestor, marked `(cycle)`. An
+/// the top, marked `(parent pending)`, unless the parent is an attempt of an activity that is known: then
+/// it stands below the activity and names the attempt. At the top, marked `(cycle)`, also stands one that is its own ancestor. An
 /// activity and its only attempt share a line where they ended alike. Otherwise the activity tells
 /// its number of attempts, and which of them left no span because their worker died. How long an
 /// attempt was queued is told from 20 milliseconds on. The span of a child workflow as its parent
@@ -65,6 +68,11 @@ enum Place {
     UnderItsParent,
     Root,
     ParentPending,
+    /// Under the activity whose attempt is the parent, by its number.
+    InAttempt {
+        number: u32,
+        is_lost: bool,
+    },
     Cycle,
 }
 
@@ -74,17 +82,28 @@ pub fn rows(spans: &[Span]) -> Vec<Row<'_>> {
     // Stable: spans that began at the same time stay in the order in which they came.
     ordered.sort_by_key(|span| span.start_timestamp);
     let known: HashSet<&SpanId> = spans.iter().map(|span| &span.id).collect();
+    let missing = ordered.iter().filter_map(|span| span.parent_id.as_ref());
+    let missing = missing.filter(|parent| !known.contains(parent)).collect();
+    let missing = attempts::missing(&ordered, missing);
     let mut children: HashMap<&SpanId, Vec<usize>> = HashMap::new();
     let mut tops = Vec::new();
     for (index, span) in ordered.iter().enumerate() {
         match &span.parent_id {
             None => tops.push((index, Place::Root)),
-            Some(parent) if !known.contains(parent) => tops.push((index, Place::ParentPending)),
-            Some(parent) => children.entry(parent).or_default().push(index),
+            Some(parent) => {
+                let attempt = missing.get(parent);
+                if attempt.is_none() && !known.contains(parent) {
+                    tops.push((index, Place::ParentPending));
+                } else {
+                    let above = attempt.map_or(parent, |attempt| attempt.activity);
+                    children.entry(above).or_default().push(index);
+                }
+            }
         }
     }
 
-    let mut walk = Walk { ordered: &ordered, children, seen: HashSet::new(), rows: Vec::new() };
+    let (seen, rows) = (HashSet::new(), Vec::new());
+    let mut walk = Walk { ordered: &ordered, children, missing, seen, rows };
     for (index, place) in tops {
         walk.draw(index, place);
     }
@@ -98,6 +117,8 @@ pub fn rows(spans: &[Span]) -> Vec<Row<'_>> {
 struct Walk<'a, 'b> {
     ordered: &'b [&'a Span],
     children: HashMap<&'a SpanId, Vec<usize>>,
+    /// Parents that are attempts without a span.
+    missing: HashMap<&'a SpanId, Missing<'a>>,
     seen: HashSet<usize>,
     rows: Vec<Row<'a>>,
 }
@@ -113,10 +134,15 @@ impl Walk<'_, '_> {
             let span = self.ordered[index];
             let children = self.children.get(&span.id).map_or(&[][..], Vec::as_slice);
             let spans = || children.iter().map(|n| self.ordered[*n]);
-            let attempt = attempts::only(span, spans());
+            let parents = spans().filter_map(|child| self.missing.get(child.parent_id.as_ref()?));
+            let lost: Vec<u64> = parents
+                .filter(|parent| parent.is_lost)
+                .map(|parent| parent.number.into())
+                .collect();
+            let attempt = attempts::only(span, spans()).filter(|_| lost.is_empty());
             let attempts = match attempt {
                 Some(attempt) => attempts::queued(attempt),
-                None => attempts::summary(span, spans()),
+                None => attempts::summary(span, spans(), &lost),
             };
             self.rows.push(Row { span, depth, place, attempt, attempts });
             let mut below = children.to_vec();
@@ -127,7 +153,20 @@ impl Walk<'_, '_> {
                 below.sort_unstable();
             }
             let below = below.into_iter().rev();
-            stack.extend(below.map(|child| (child, depth + 1, Place::UnderItsParent)));
+            stack.extend(below.map(|child| (child, depth + 1, self.place(child))));
+        }
+    }
+}
+
+impl Walk<'_, '_> {
+    /// Where a span is that is below another one.
+    fn place(&self, index: usize) -> Place {
+        let parent = self.ordered[index].parent_id.as_ref();
+        match parent.and_then(|parent| self.missing.get(parent)) {
+            Some(Missing { number, is_lost, .. }) => {
+                Place::InAttempt { number: *number, is_lost: *is_lost }
+            }
+            None => Place::UnderItsParent,
         }
     }
 }
@@ -170,6 +209,12 @@ impl fmt::Display for Row<'_> {
         match place {
             Place::UnderItsParent | Place::Root => {}
             Place::ParentPending => f.write_str(" (parent pending)")?,
+            Place::InAttempt { number, is_lost: true } => {
+                write!(f, " (in attempt {number}, lost with its worker)")?;
+            }
+            Place::InAttempt { number, is_lost: false } => {
+                write!(f, " (in attempt {number}, pending)")?;
+            }
             Place::Cycle => f.write_str(" (cycle)")?,
         }
         if span.status != SpanStatus::Success

@@ -12,7 +12,10 @@ use std::{
 
 use crate::{
     CollectorError,
-    store::{Store, retention::Retention},
+    store::{
+        Store,
+        retention::{Forgotten, Retention},
+    },
 };
 
 /// How long after a span was stored the index hears of it, at the least.
@@ -35,7 +38,7 @@ impl Upkeep {
     /// When the system has no thread left.
     pub(crate) fn start(store: Arc<Store>, retention: Retention) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        let mut chores = Chores { store, retention, forgot: None };
+        let mut chores = Chores { store, retention, forgot: None, forgotten: Forgotten::default() };
         let work = move || {
             loop {
                 // What fails now (another process holds the file, the disk is full) may work later.
@@ -63,6 +66,8 @@ struct Chores {
     retention: Retention,
     /// When there was nothing more to forget.
     forgot: Option<Instant>,
+    /// What was forgotten since then.
+    forgotten: Forgotten,
 }
 
 impl Chores {
@@ -72,10 +77,17 @@ impl Chores {
         // Those who write come first, while the index can wait.
         self.store.wait_for_writers();
         if self.forgot.is_none_or(|forgot| forgot.elapsed() > FORGET_EVERY) {
-            if self.store.forget_some(self.retention)? {
+            if let Some(Forgotten { traces, spans }) = self.store.forget_some(self.retention)? {
+                self.forgotten.traces += traces;
+                self.forgotten.spans += spans;
                 return Ok(true);
             }
             self.forgot = Some(Instant::now());
+            let Forgotten { traces, spans } = std::mem::take(&mut self.forgotten);
+            if spans > 0 || traces > 0 {
+                let Retention { max_age, max_bytes } = self.retention;
+                tracing::info!(traces, spans, ?max_age, ?max_bytes, "forgot the oldest traces");
+            }
         }
         self.store.index_some()
     }

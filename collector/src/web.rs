@@ -12,8 +12,8 @@ use axum::{
     Extension, Router,
     body::{Body, Bytes},
     extract::{Query as Parameters, Request, State, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header, uri::Authority},
-    middleware::{self, Next},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -60,9 +60,9 @@ struct Page {
 }
 
 /// The page's data, which may need a key.
-pub(crate) fn data(temporal_ui: Option<String>, with_key: bool) -> Router<Arc<Store>> {
+pub(crate) fn data(temporal_ui: Option<String>) -> Router<Arc<Store>> {
     let page = Page { kept: Mutex::default(), versions: Versions::default(), temporal_ui };
-    let router = Router::new()
+    Router::new()
         .route("/page/changes", get(changes))
         .route("/page/traces", get(traces))
         .route("/page/summaries", post(summaries))
@@ -72,8 +72,7 @@ pub(crate) fn data(temporal_ui: Option<String>, with_key: bool) -> Router<Arc<St
         .route("/page/search", get(search))
         .route("/page/export", get(export))
         .layer(Extension(Arc::new(page)))
-        .layer(middleware::map_response(secure));
-    if with_key { router } else { router.layer(middleware::from_fn(require_local_name)) }
+        .layer(middleware::map_response(secure))
 }
 
 /// The page itself, which says nothing that is not public.
@@ -88,24 +87,6 @@ async fn secure(mut response: Response) -> Response {
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::REFERRER_POLICY, "no-referrer");
     response
-}
-
-/// A web site can make its own name lead to this machine, and so read what has no key. It cannot
-/// make the browser call it by another name.
-async fn require_local_name(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.and_then(|host| host.parse::<Authority>().ok());
-    if host.as_ref().is_none_or(|host| is_local(host.host())) {
-        return next.run(request).await;
-    }
-    let reason = "the page can be called by a local name only, such as localhost, unless the \
-        collector has an api key";
-    Refusal::new(StatusCode::FORBIDDEN, reason).into_response()
-}
-
-fn is_local(host: &str) -> bool {
-    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || host.ends_with(".localhost") || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 type Given = Result<Parameters<Vec<(String, String)>>, QueryRejection>;
@@ -309,19 +290,4 @@ fn json_body(body: String) -> Response {
     .into_iter()
     .collect();
     (headers, body).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_of_this_machine_are_local() {
-        for host in ["localhost", "page.localhost", "127.0.0.1", "127.1.2.3", "[::1]"] {
-            assert!(is_local(host), "{host}");
-        }
-        for host in ["example.com", "10.0.0.1", "localhost.example.com", "127.0.0.1.example.com"] {
-            assert!(!is_local(host), "{host}");
-        }
-    }
 }

@@ -193,7 +193,7 @@ async fn send_all_then_read(running: &RunningCollector, length: usize) -> String
     let exchange = tokio::task::spawn_blocking(move || {
         let mut connection = std::net::TcpStream::connect(addr).unwrap();
         let head = format!(
-            "PUT /v5/spans/batch HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+            "PUT /v5/spans/batch HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
         );
         connection.write_all(head.as_bytes()).unwrap();
         connection.write_all(&vec![b' '; length]).unwrap();
@@ -510,4 +510,76 @@ async fn batches_that_come_at_once_are_all_stored() {
         assert_eq!(batch.await.unwrap().0, 200);
     }
     assert_eq!(setup.spans("t").len(), 1600);
+}
+
+#[tokio::test]
+async fn without_a_key_no_web_site_gets_at_the_api() {
+    let setup = Setup::new().await;
+    let items = json!({"items": [span("t", "a")]}).to_string();
+    for (method, path) in [
+        ("PUT", "/v5/spans/batch"),
+        ("POST", "/v5/spans/search"),
+        ("GET", "/v5/spans/a"),
+        ("POST", "/v1/traces"),
+        ("POST", "/v1/traces/ingest"),
+        ("GET", "/v3/traces"),
+        ("GET", "/page/traces"),
+    ] {
+        let request = || {
+            let url = format!("{}{path}", setup.running.url());
+            let request = setup.client.request(method.parse().unwrap(), url);
+            if method == "GET" { request } else { request.body(items.clone()) }
+        };
+        for (header, value, reason) in [
+            ("host", "evil.example", "a local name only"),
+            ("origin", "https://evil.example", "no web pages of other origins"),
+            ("origin", "null", "no web pages of other origins"),
+        ] {
+            let (status, answer) = send(request().header(header, value)).await;
+            assert_eq!(status, 403, "{path} {value}");
+            let detail = answer["detail"].as_str().unwrap();
+            assert!(detail.contains(reason) && detail.contains("key"), "{detail}");
+        }
+        let own = request().header("host", "localhost:1").header("origin", "http://localhost:1");
+        assert_ne!(own.send().await.unwrap().status(), 403, "{path}");
+    }
+    let health = setup.client.get(format!("{}/healthz", setup.running.url()));
+    assert_eq!(health.header("host", "evil.example").send().await.unwrap().status(), 200);
+
+    let with_key = Setup::with(|collector| collector.api_key("hunter2")).await;
+    let put = with_key.put().body(items).header("x-api-key", "hunter2");
+    let (status, _) = send(put.header("host", "traces.example")).await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_requests_at_a_time_than_there_is_room_for_are_told_to_come_again() {
+    let setup =
+        Setup::with(|collector| collector.max_requests_in_flight(1.try_into().unwrap())).await;
+    let body = json!({"items": [span("t", "a")]}).to_string();
+    // A request that does not end.
+    let mut slow = std::net::TcpStream::connect(setup.running.addr()).unwrap();
+    let length = body.len();
+    write!(
+        slow,
+        "PUT /v5/spans/batch HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
+    )
+    .unwrap();
+    let refused = loop {
+        let search = format!("{}/v5/spans/search", setup.running.url());
+        let answer = setup.client.post(search).body("{}").send().await.unwrap();
+        if answer.status() != 200 {
+            break answer;
+        }
+    };
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert!(refused.text().await.unwrap().contains("more requests at a time"));
+
+    slow.write_all(body.as_bytes()).unwrap();
+    slow.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    setup.store(json!([span("t", "b")])).await;
 }

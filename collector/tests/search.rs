@@ -48,6 +48,22 @@ impl Setup {
     async fn found(&self, filters: Value) -> String {
         ids(&self.page("sort_order=asc", &filters).await)
     }
+
+    /// The ids of all pages of two, as the cursors lead from one to the next.
+    async fn all_pages(&self, parameters: &str, filters: &Value) -> String {
+        let mut found = Vec::new();
+        let mut query = format!("{parameters}&limit=2");
+        loop {
+            let page = self.page(&query, filters).await;
+            found.push(ids(&page));
+            if page["has_more"] == false {
+                assert_eq!(page["next_cursor"], Value::Null);
+                return found.join(" ");
+            }
+            let next = page["next_cursor"].as_str().unwrap();
+            query = format!("{parameters}&limit=2&starting_after={next}");
+        }
+    }
 }
 
 fn ids(page: &Value) -> String {
@@ -247,28 +263,19 @@ async fn answers_are_sorted_by_time_duration_and_tokens() {
 async fn cursors_lead_forward_and_back_through_every_order() {
     let setup = Setup::new().await;
     let filters = json!({"trace_ids": ["t", UUID]});
-    for sort_by in ["start_timestamp", "duration_ms", "input_tokens"] {
+    for sort_by in ["start_timestamp", "duration_ms", "input_tokens", "output_tokens"] {
         for order in ["asc", "desc"] {
             let base = format!("sort_by={sort_by}&sort_order={order}");
             let all = ids(&setup.page(&base, &filters).await);
-            let mut forward = Vec::new();
-            let mut query = format!("{base}&limit=2");
-            loop {
-                let page = setup.page(&query, &filters).await;
-                forward.extend(ids(&page).split(' ').map(str::to_owned));
-                if page["has_more"] == false {
-                    assert_eq!(page["next_cursor"], Value::Null);
-                    break;
-                }
-                query = format!(
-                    "{base}&limit=2&starting_after={}",
-                    page["next_cursor"].as_str().unwrap()
-                );
-            }
-            assert_eq!(forward.join(" "), all, "{base}");
+            let forward = setup.all_pages(&base, &filters).await;
+            assert_eq!(forward, all, "{base}");
+            // Without a filter the spans are walked in the order of the answer.
+            let everything = json!({});
+            let all_spans = ids(&setup.page(&base, &everything).await);
+            assert_eq!(setup.all_pages(&base, &everything).await, all_spans, "{base}");
 
             let mut back = Vec::new();
-            let last = forward.last().unwrap().clone();
+            let last = all.split(' ').next_back().unwrap();
             let mut query = format!("{base}&limit=2&ending_before={last}");
             loop {
                 let page = setup.page(&query, &filters).await;

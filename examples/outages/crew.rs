@@ -3,7 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use durable_spans::{DurableSpans, FlushPolicy, SgpOptions, SgpSink};
+use durable_spans::{DurableSpans, FlushPolicy};
 use serde::{Deserialize, Serialize};
 use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions, Url};
 use temporalio_sdk::{Runtime, Worker, WorkerOptions, runtime::RuntimeOptions};
@@ -15,12 +15,10 @@ use tokio::{
 };
 
 use crate::{
+    class::Class,
     stage::PATIENCE,
     steps::{Steps, Work},
 };
-
-/// What the sink takes, unless it is told otherwise.
-pub(crate) const KEY: &str = "the right key";
 
 /// Tells an executable to be the workers of this place.
 const PLACE: &str = "OUTAGES_WORKERS_OF";
@@ -29,6 +27,8 @@ const PLACE: &str = "OUTAGES_WORKERS_OF";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub(crate) server: String,
+    pub(crate) class: Class,
+    /// The URL of the server that takes spans, or the path of the file.
     pub(crate) sink: String,
     pub(crate) sink_timeout: Duration,
     /// Task queues with the same work, by a traced and by an untraced worker.
@@ -39,10 +39,10 @@ pub(crate) struct Place {
 impl Place {
     /// An installation as a process makes one.
     pub(crate) fn spans(&self) -> Result<DurableSpans> {
-        let options = SgpOptions::new(&self.sink).api_key(KEY).timeout(self.sink_timeout);
+        let sink = self.class.sink(&self.sink, self.sink_timeout)?;
         // About every third step, so that there are flushes in every outage.
         let policy = FlushPolicy::new().operations(6).linger(Duration::from_secs(1));
-        Ok(DurableSpans::new(SgpSink::new(options)?).flush_policy(policy))
+        Ok(DurableSpans::new(sink).flush_policy(policy))
     }
 
     pub(crate) async fn client(&self, spans: Option<&DurableSpans>) -> Result<Client> {

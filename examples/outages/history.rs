@@ -13,7 +13,10 @@ use durable_spans_workflow::{COURIER_WORKFLOW, from_payload};
 use temporalio_client::{Client, WorkflowFetchHistoryOptions, WorkflowGetResultOptions};
 use temporalio_common::{
     UntypedWorkflow,
-    protos::temporal::api::history::v1::{History, HistoryEvent, history_event::Attributes},
+    protos::temporal::api::{
+        enums::v1::WorkflowTaskFailedCause,
+        history::v1::{History, HistoryEvent, history_event::Attributes},
+    },
 };
 use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
 
@@ -122,7 +125,8 @@ impl ClosedRun {
         }
     }
 
-    /// Workflow tasks that failed, and those that timed out.
+    /// Workflow tasks that failed, and those that timed out. One that the server gives out again since
+    /// a timer fired while the close waited is neither.
     pub(crate) fn task_failures(&self) -> (usize, usize) {
         use Attributes::*;
         let count = |wanted: fn(&Attributes) -> bool| {
@@ -132,7 +136,12 @@ impl ClosedRun {
                 .filter(|a| wanted(a))
                 .count()
         };
-        let failed = count(|event| matches!(event, WorkflowTaskFailedEventAttributes(_)));
+        let failed = count(|event| match event {
+            WorkflowTaskFailedEventAttributes(task) => {
+                task.cause() != WorkflowTaskFailedCause::UnhandledCommand
+            }
+            _ => false,
+        });
         let timed_out = count(|event| matches!(event, WorkflowTaskTimedOutEventAttributes(_)));
         (failed, timed_out)
     }

@@ -5,9 +5,11 @@
 //! of a real collector that fails on demand, and compares what the server's histories say was
 //! recorded with what the collector holds. Exit code 1 says that something did not hold.
 //!
-//! Read `row.rs` and `play.rs` for what goes wrong, `table.rs` for what must hold, and `stage.rs`
-//! and `history.rs` for how it is accounted for. The sink is the crate `durable-spans-test-sink`.
+//! Read `row.rs` and `play.rs` for what goes wrong, `class.rs` for the kinds of sinks, `table.rs` for
+//! what must hold, and `stage.rs` and `history.rs` for how it is accounted for. The server is the crate `durable-spans-test-sink`.
 
+mod backend;
+mod class;
 mod crew;
 mod history;
 mod log;
@@ -23,7 +25,7 @@ use std::{io, process::ExitCode};
 use anyhow::Result;
 use clap::Parser;
 
-use crate::{crew::Place, log::LossLog, row::Row};
+use crate::{class::Class, crew::Place, log::LossLog, row::Row};
 
 /// Shows what outages cost: how long a run is held up, and which spans are lost.
 ///
@@ -38,6 +40,9 @@ struct Options {
     /// Let the faults last as long as in the table instead of seconds; takes 25 minutes
     #[arg(long)]
     full: bool,
+    /// Send to sinks of these classes
+    #[arg(long, value_name = "SINK", value_enum, default_values = ["sgp"])]
+    sink: Vec<Class>,
     /// Play these rows only
     #[arg(long, value_name = "ROW", value_enum)]
     only: Vec<Row>,
@@ -63,7 +68,7 @@ async fn outages() -> Result<ExitCode> {
     }
     let options = Options::parse();
     let log = LossLog::install();
-    let findings = table::play(&options.only, options.full, &log).await?;
+    let findings = table::play(&options.sink, &options.only, options.full, &log).await?;
     if options.json {
         report::write_text(&findings, &mut io::stderr())?;
         report::write_json(&findings, &mut io::stdout())?;

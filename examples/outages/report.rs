@@ -14,7 +14,8 @@ pub(crate) fn write_text(findings: &[Finding], out: &mut dyn Write) -> io::Resul
     let width = findings.iter().map(|finding| finding.title.len()).max().unwrap_or(0);
     writeln!(
         out,
-        "{:width$}  {:>8}  {:>9}  {:>7}  {:>8}  {:>4}  {:>10}  {:>5}  {:>8}  {:9}  holds",
+        "{:6}  {:width$}  {:>8}  {:>9}  {:>7}  {:>8}  {:>4}  {:>10}  {:>7}  {:>5}  {:>8}  {:9}  holds",
+        "sink",
         "fault",
         "delayed",
         "at most",
@@ -22,20 +23,23 @@ pub(crate) fn write_text(findings: &[Finding], out: &mut dyn Write) -> io::Resul
         "recorded",
         "lost",
         "duplicates",
+        "at most",
         "calls",
         "couriers",
         "run"
     )?;
-    for Finding { title, at_most, outcome, broken, .. } in findings {
+    for Finding { class, title, at_most, outcome, broken, .. } in findings {
         let at_most = at_most.map_or_else(|| "completes".to_owned(), seconds);
         writeln!(
             out,
-            "{title:width$}  {:>8}  {at_most:>9}  {:>7}  {:>8}  {:>4}  {:>10}  {:>5}  {:>8}  {:9}  {}",
+            "{:6}  {title:width$}  {:>8}  {at_most:>9}  {:>7}  {:>8}  {:>4}  {:>10}  {:>7}  {:>5}  {:>8}  {:9}  {}",
+            class.name(),
             seconds(outcome.delayed),
             seconds(outcome.later),
             outcome.recorded,
             outcome.lost.len(),
             outcome.duplicates,
+            outcome.may_double,
             outcome.calls,
             outcome.couriers,
             outcome.status,
@@ -59,6 +63,7 @@ fn seconds(duration: Duration) -> String {
 
 #[derive(Serialize)]
 struct JsonRow {
+    sink: String,
     fault: String,
     delayed_s: f64,
     recorded: usize,
@@ -71,6 +76,7 @@ impl JsonRow {
     fn new(finding: &Finding) -> Self {
         let outcome = &finding.outcome;
         Self {
+            sink: finding.class.name(),
             fault: finding.row.name(),
             delayed_s: outcome.delayed.as_millis() as f64 / 1_000.0,
             recorded: outcome.recorded,

@@ -5,7 +5,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use durable_spans_test_sink::Fault;
 
-use crate::steps::{BAD, STEPS_WORKFLOW};
+use crate::{
+    class::Class,
+    steps::{BAD, STEPS_WORKFLOW},
+};
 
 /// What a run's own commands and its close may be held up by flushes, in all.
 const LONGEST_DELAY: Duration = Duration::from_millis(1_500);
@@ -66,17 +69,20 @@ impl Row {
         Duration::from_secs(if full { full_length } else { scaled })
     }
 
-    pub(crate) fn title(self, full: bool) -> String {
+    pub(crate) fn title(self, class: Class, full: bool) -> String {
         let seconds = self.fault_lasts(full).as_secs();
         let lasts = format!("{seconds} s");
         match self {
-            Self::Errors => format!("500 for {lasts}"),
-            Self::ErrorsPastClose => format!("500 for {lasts}, past the run's close"),
+            Self::Errors => format!("{} for {lasts}", errors(class)),
+            Self::ErrorsPastClose => format!("{} for {lasts}, past the run's close", errors(class)),
             Self::TooMany => format!("429 for {lasts} with Retry-After {seconds}"),
             Self::Hangs => format!("hangs for {lasts}, past the run's close"),
             Self::HangsAtClose => format!("hangs for {lasts}, from just before the run's close"),
             Self::ResetAfterHalf => format!("reset after half the batch was stored, for {lasts}"),
             Self::BadSpan => "one bad span among 450 (422)".to_owned(),
+            Self::ForeignTrace if class == Class::Otlp => {
+                "one span of a foreign trace (a partial success)".to_owned()
+            }
             Self::ForeignTrace => "one span of a foreign trace (409)".to_owned(),
             Self::WrongKey => format!("wrong key for {lasts}, then right"),
             Self::WorkerSigkill => "worker killed between hand-over and acknowledgement".to_owned(),
@@ -121,6 +127,10 @@ impl Row {
     pub(crate) fn loses_workers(self) -> bool {
         matches!(self, Self::WorkerSigkill | Self::RestartInTurn)
     }
+}
+
+fn errors(class: Class) -> &'static str {
+    if class == Class::File { "disk full" } else { "500" }
 }
 
 /// The timeout of workflow tasks where workers are killed.

@@ -7,14 +7,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use durable_spans::{DurableSpans, Span, SpanId, Statistics, TraceContext, in_trace, new_trace};
+use durable_spans::{DurableSpans, Statistics, TraceContext, in_trace, new_trace};
 use durable_spans_model::attempt_span_id;
-use durable_spans_test_sink::FaultySink;
 use tempfile::TempDir;
 use temporalio_client::{Client, WorkflowStartOptions};
 use uuid::Uuid;
 
 use crate::{
+    backend::Backend,
+    class::Class,
     crew::Place,
     history::ClosedRun,
     log::LossLog,
@@ -24,11 +25,8 @@ use crate::{
 /// How long the runs may take beyond what their plan says, and the sink to get everything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the sink takes when it works, as if it were somewhere else.
-const LATENCY: Duration = Duration::from_millis(20);
-
 pub(crate) struct Stage {
-    pub(crate) sink: FaultySink,
+    pub(crate) sink: Backend,
     pub(crate) place: Place,
     pub(crate) trace: TraceContext,
     // Dropped last: the store is in it.
@@ -53,13 +51,15 @@ pub(crate) struct Outcome {
     /// Recorded, and not in the store at the end, or there without its end.
     /// By id and name.
     pub(crate) lost: Vec<(String, String)>,
-    /// In the store, and not recorded.
+    /// In the store, and not recorded, or there once already.
     pub(crate) duplicates: usize,
+    /// How many of these there may be. Zero where the sink can tell.
+    pub(crate) may_double: usize,
     pub(crate) status: &'static str,
     /// Workflow tasks that failed, and those that timed out.
     pub(crate) spoilt_tasks: (usize, usize),
     pub(crate) couriers: usize,
-    /// Batches that the sink got.
+    /// Requests that the sink got.
     pub(crate) calls: u64,
     /// Lost spans of which the log tells the reason, by id and name.
     pub(crate) named_in_log: Vec<(String, String)>,
@@ -68,14 +68,20 @@ pub(crate) struct Outcome {
 }
 
 impl Stage {
-    pub(crate) async fn set(name: &str, server: &str, sink_timeout: Duration) -> Result<Self> {
+    pub(crate) async fn set(
+        class: Class,
+        name: &str,
+        server: &str,
+        sink_timeout: Duration,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        let sink = FaultySink::start(folder.path().join("spans.sqlite")).await?;
-        sink.answer_after(LATENCY);
+        let sink = Backend::start(class, folder.path()).await?;
+        let name = format!("{}-{name}", class.name());
         let unique = Uuid::new_v4();
         let place = Place {
             server: server.to_owned(),
-            sink: sink.url(),
+            class,
+            sink: sink.target(),
             sink_timeout,
             traced: format!("outages-{name}-traced-{unique}"),
             untraced: format!("outages-{name}-untraced-{unique}"),
@@ -102,15 +108,24 @@ impl Stage {
         Ok([traced, start(None, &self.place.untraced).await?])
     }
 
+    /// How many spans a sink that keeps every copy may get again if the run goes on with another
+    /// worker from here on: none that was not sent yet.
+    pub(crate) async fn may_double(&self) -> Result<usize> {
+        let keeps = self.place.class.keeps_copies();
+        Ok(if keeps { self.sink.stored(&self.trace.trace_id).await?.len() } else { 0 })
+    }
+
     /// Compares what the histories say with what the store holds, once the couriers are done.
     ///
     /// The span of an activity's attempt waits in memory, so it counts as recorded only where its
-    /// process has lived to the end, and has given its `statistics`.
+    /// process has lived to the end, and has given its `statistics`. `may_double` are the copies that
+    /// these do not count.
     pub(crate) async fn account(
         &self,
         plan: &Plan,
         [traced, untraced]: [ClosedRun; 2],
         statistics: Vec<Statistics>,
+        may_double: usize,
         log: &LossLog,
     ) -> Result<Outcome> {
         let delayed = traced.took_to_go_on(plan)?.saturating_sub(untraced.took_to_go_on(plan)?);
@@ -131,13 +146,18 @@ impl Stage {
         let of_code = traced.recorded().await?;
         recorded.extend(of_code.into_iter().map(|(id, span)| (id, span.name)));
 
+        let class = self.place.class;
+        let known: BTreeSet<String> =
+            recorded.keys().chain(&possible).map(|id| class.span_id(id)).collect();
         let stored = self.sink.stored(&self.trace.trace_id).await?;
-        ensure!(self.sink.rows() >= stored.len() as u64, "rows have come around the sink");
-        let known = |row: &&Span| recorded.contains_key(&row.id) || possible.contains(&row.id);
-        let duplicates = stored.iter().filter(|row| !known(row)).count();
-        let ended = stored.iter().filter(|row| row.end_timestamp.is_some());
-        let ended: BTreeSet<&SpanId> = ended.map(|row| &row.id).collect();
-        let lost = recorded.iter().filter(|(id, _)| !ended.contains(id));
+        let distinct: BTreeSet<&String> = stored.iter().map(|row| &row.id).collect();
+        let duplicates =
+            stored.len() - distinct.into_iter().filter(|id| known.contains(*id)).count();
+        let ended = stored.iter().filter(|row| row.has_ended);
+        let ended: BTreeSet<&str> = ended.map(|row| row.id.as_str()).collect();
+        let lost = recorded.iter().filter(|(id, _)| !ended.contains(&*class.span_id(id)));
+        let counted: u64 = statistics.iter().map(|counted| counted.doubtful).sum();
+        let may_double = may_double + usize::try_from(counted)?;
         let lost = lost.map(|(id, name)| (id.to_string(), name.clone())).collect();
         Ok(Outcome {
             delayed,
@@ -145,6 +165,7 @@ impl Stage {
             recorded: recorded.len(),
             lost,
             duplicates,
+            may_double,
             status,
             spoilt_tasks,
             couriers,

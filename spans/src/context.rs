@@ -1,6 +1,10 @@
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::{FlushPolicy, InvalidSpan, SpanId, TraceId};
+use crate::{FlushPolicy, InvalidSpan, SpanId, TraceId, to_json};
+
+/// What every span of a trace gets must fit into each header.
+const MAX_SHARED_BYTES: usize = 1_024;
 
 /// Name of the Temporal header that carries a [`TraceContext`] between client, workflow, activity
 /// and child workflow.
@@ -45,6 +49,9 @@ pub struct TraceContext {
     /// its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<(TraceId, SpanId)>,
+    /// Metadata of every span of the trace from here on. See [`TraceContext::shared`].
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub shared: Map<String, Value>,
 }
 
 fn yes() -> bool {
@@ -69,6 +76,8 @@ struct Header {
     p: Option<FlushPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     l: Option<(TraceId, SpanId)>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    m: Map<String, Value>,
 }
 
 impl TraceContext {
@@ -81,6 +90,7 @@ impl TraceContext {
             group_id: None,
             policy: None,
             previous: None,
+            shared: Map::new(),
         }
     }
 
@@ -103,6 +113,47 @@ impl TraceContext {
         Ok(self)
     }
 
+    /// The same context with a named value that every span of the trace gets as metadata, from here on
+    /// and wherever the trace goes: the tenant, say, or the version of an experiment. A value that
+    /// serde cannot turn into JSON is noted as such in its place.
+    ///
+    /// It travels in the header of each activity and child workflow, in clear text unless there is a
+    /// payload codec, and so costs its bytes of history each time. At most 1,024 bytes in all.
+    ///
+    /// # Errors
+    ///
+    /// When the shared values would have more than 1,024 bytes of JSON together.
+    pub fn shared(
+        mut self,
+        name: impl Into<String>,
+        value: impl Serialize,
+    ) -> Result<Self, InvalidSpan> {
+        self.shared.insert(name.into(), to_json(value));
+        self.check_shared()?;
+        Ok(self)
+    }
+
+    /// The same context with a tag that every span of the trace gets, see [`shared`](Self::shared).
+    ///
+    /// # Errors
+    ///
+    /// As [`shared`](Self::shared).
+    pub fn shared_tag(mut self, tag: impl Into<String>) -> Result<Self, InvalidSpan> {
+        crate::notes::add_tag(&mut self.shared, tag.into());
+        self.check_shared()?;
+        Ok(self)
+    }
+
+    fn check_shared(&self) -> Result<(), InvalidSpan> {
+        let bytes = serde_json::to_vec(&self.shared).map_or(0, |json| json.len());
+        if bytes > MAX_SHARED_BYTES {
+            let reason =
+                format!("has {bytes} bytes of JSON, at most {MAX_SHARED_BYTES} are allowed");
+            return Err(InvalidSpan::new("shared", reason));
+        }
+        Ok(())
+    }
+
     /// The same context with the flush policy of the runs that it starts.
     #[must_use]
     pub fn policy(mut self, policy: FlushPolicy) -> Self {
@@ -112,9 +163,16 @@ impl TraceContext {
 
     /// The short JSON form for the Temporal header [`HEADER`].
     pub fn to_header(&self) -> Vec<u8> {
-        let Self { trace_id, span_id, sampled, group_id, policy, previous } = self.clone();
-        let header =
-            Header { t: trace_id, s: span_id, r: sampled, g: group_id, p: policy, l: previous };
+        let Self { trace_id, span_id, sampled, group_id, policy, previous, shared } = self.clone();
+        let header = Header {
+            t: trace_id,
+            s: span_id,
+            r: sampled,
+            g: group_id,
+            p: policy,
+            l: previous,
+            m: shared,
+        };
         serde_json::to_vec(&header).expect("strings and numbers always make JSON")
     }
 
@@ -125,9 +183,15 @@ impl TraceContext {
     /// When it is neither. The message says where in the text, never what the text is.
     pub fn from_header(data: &[u8]) -> Result<Self, InvalidSpan> {
         let context = match serde_json::from_slice::<Header>(data) {
-            Ok(Header { t, s, r, g, p, l }) => {
-                Self { trace_id: t, span_id: s, sampled: r, group_id: g, policy: p, previous: l }
-            }
+            Ok(Header { t, s, r, g, p, l, m }) => Self {
+                trace_id: t,
+                span_id: s,
+                sampled: r,
+                group_id: g,
+                policy: p,
+                previous: l,
+                shared: m,
+            },
             Err(_) => serde_json::from_slice(data).map_err(|error| {
                 InvalidSpan::new(
                     format!("header {HEADER}"),
@@ -176,6 +240,16 @@ mod tests {
         assert_eq!(context.trace_id.to_string(), "c58c5e1ebcff46d881c54dc1a5fdafea");
         assert_eq!(context.span_id.unwrap().to_string(), "abc");
         assert!(context.sampled);
+    }
+
+    #[test]
+    fn what_is_shared_travels_in_the_header_and_is_bounded() {
+        let context = context().shared("tenant", "acme").unwrap().shared_tag("beta").unwrap();
+        let header = String::from_utf8(context.to_header()).unwrap();
+        assert!(header.ends_with(r#""m":{"tags":["beta"],"tenant":"acme"}}"#), "{header}");
+        assert_eq!(TraceContext::from_header(header.as_bytes()).unwrap(), context);
+        let error = context.shared("essay", "x".repeat(1_024)).unwrap_err();
+        assert!(error.to_string().contains("at most 1024"), "{error}");
     }
 
     #[test]

@@ -23,6 +23,16 @@ impl Seed {
         Self(hasher.finish128().as_u128())
     }
 
+    /// From the run id that a run has kept through all its resets, and the workflow id. Unlike what the
+    /// run's random stream draws, it is the same where the very first workflow task is done again.
+    pub fn of_run(original_run_id: &str, workflow_id: &str) -> Self {
+        let mut hasher = hasher(0);
+        text(&mut hasher, "run");
+        text(&mut hasher, original_run_id);
+        text(&mut hasher, workflow_id);
+        Self(hasher.finish128().as_u128())
+    }
+
     /// The trace id of a run that was started without a trace context.
     pub fn trace_id(self) -> TraceId {
         let mut hasher = hasher(self.0);
@@ -134,6 +144,8 @@ mod tests {
         let expected =
             [10_741_479_733_441_183_478, 18_246_865_076_867_479_367, 17_561_276_970_715_693_564];
         assert_eq!(keys, expected);
+        let seed = Seed::of_run("0f1c2d3e-0000-4000-8000-000000000001", "order-17");
+        assert_eq!(seed.trace_id().to_string(), "c1f80dea-796d-43b5-0937-4c7a67050b42");
     }
 
     proptest! {

@@ -16,7 +16,7 @@ impl Span {
         let mut event = attributes;
         event.insert("name".to_owned(), name.into().into());
         event.insert("timestamp".to_owned(), at.to_string().into());
-        self.list("events").push(event.into());
+        list(&mut self.metadata, "events").push(event.into());
     }
 
     /// Notes a figure: in the metadata `metrics`, a number by name, the last one of a name. What is
@@ -27,24 +27,28 @@ impl Span {
 
     /// Notes a word to find the span by: in the metadata `tags`, a list of texts, each of them once.
     pub fn add_tag(&mut self, tag: impl Into<String>) {
-        let tag = Value::String(tag.into());
-        let tags = self.list("tags");
-        if !tags.contains(&tag) {
-            tags.push(tag);
-        }
+        add_tag(&mut self.metadata, tag.into());
     }
+}
 
-    /// The list of that name in the metadata. Anything else that has the name is kept as its first
-    /// element.
-    fn list(&mut self, name: &str) -> &mut Vec<Value> {
-        let value = self.metadata.entry(name).or_insert_with(|| Value::Array(Vec::new()));
-        if !value.is_array() {
-            *value = Value::Array(vec![value.take()]);
-        }
-        match value {
-            Value::Array(list) => list,
-            _ => unreachable!("made one above"),
-        }
+/// Adds a tag to metadata, once.
+pub(crate) fn add_tag(metadata: &mut Map<String, Value>, tag: String) {
+    let tags = list(metadata, "tags");
+    if !tags.iter().any(|known| known == &tag) {
+        tags.push(tag.into());
+    }
+}
+
+/// The list of that name in the metadata. Anything else that has the name is kept as its first
+/// element.
+fn list<'a>(metadata: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> {
+    let value = metadata.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+    if !value.is_array() {
+        *value = Value::Array(vec![value.take()]);
+    }
+    match value {
+        Value::Array(list) => list,
+        _ => unreachable!("made one above"),
     }
 }
 

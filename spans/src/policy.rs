@@ -5,17 +5,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The newest version of the flush rule that this release follows. It follows all older ones, too.
 pub const RULE_VERSION: u16 = ON_ERROR_BY_ACTIVITY;
 
-/// Flush by a local activity.
+/// Flush by a local activity; results count when the code sees them.
 const LOCALLY: u16 = 1;
 
 /// The same rule, but flush by a normal activity.
 const BY_ACTIVITY: u16 = 2;
 
+/// Flush by a local activity; results count when they arrive.
+const ARRIVALS_LOCALLY: u16 = 3;
+
+/// The same rule, but flush by a normal activity.
+const ARRIVALS_BY_ACTIVITY: u16 = 4;
+
 /// Flush at the close of a run that fails, and else not at all; locally.
-const ON_ERROR: u16 = 3;
+const ON_ERROR: u16 = 5;
 
 /// The same by a normal activity.
-const ON_ERROR_BY_ACTIVITY: u16 = 4;
+const ON_ERROR_BY_ACTIVITY: u16 = 6;
 
 /// When a run flushes its spans. Pinned per run when the run starts, so that changing the options
 /// of a worker or a client never changes the commands of a run in flight.
@@ -82,13 +88,17 @@ impl FlushPolicy {
     /// the spans.
     #[must_use]
     pub const fn by_activity(mut self) -> Self {
-        self.rule_version = if self.is_on_error() { ON_ERROR_BY_ACTIVITY } else { BY_ACTIVITY };
+        self.rule_version = match self.rule_version {
+            ON_ERROR | ON_ERROR_BY_ACTIVITY => ON_ERROR_BY_ACTIVITY,
+            ARRIVALS_LOCALLY | ARRIVALS_BY_ACTIVITY => ARRIVALS_BY_ACTIVITY,
+            _ => BY_ACTIVITY,
+        };
         self
     }
 
     /// See [`FlushPolicy::by_activity`].
     pub const fn is_by_activity(&self) -> bool {
-        matches!(self.rule_version, BY_ACTIVITY | ON_ERROR_BY_ACTIVITY)
+        matches!(self.rule_version, BY_ACTIVITY | ARRIVALS_BY_ACTIVITY | ON_ERROR_BY_ACTIVITY)
     }
 
     /// Flush once, at the close, and only if the run fails: the policy of runs that sampling has not
@@ -102,6 +112,34 @@ impl FlushPolicy {
     /// See [`FlushPolicy::on_error`].
     pub const fn is_on_error(&self) -> bool {
         matches!(self.rule_version, ON_ERROR | ON_ERROR_BY_ACTIVITY)
+    }
+
+    /// Count the result of a command when it arrives, not when the workflow's code sees it, so that
+    /// **awaiting in another order, or awaiting what was dropped before, shifts no flush**. A local
+    /// activity then counts twice when it begins, and its result not. Also, a run that is reset to its
+    /// very first workflow task then goes on under the same root span, as after any other reset.
+    ///
+    /// Clients pin this to every run that they start. For runs that come without a header it has to
+    /// be said, by a dated entry of the timetable, since those of today count as they began.
+    #[must_use]
+    pub const fn counting_arrivals(mut self) -> Self {
+        self.rule_version = match self.rule_version {
+            LOCALLY => ARRIVALS_LOCALLY,
+            BY_ACTIVITY => ARRIVALS_BY_ACTIVITY,
+            other => other,
+        };
+        self
+    }
+
+    /// See [`FlushPolicy::counting_arrivals`].
+    pub const fn counts_arrivals(&self) -> bool {
+        matches!(self.rule_version, ARRIVALS_LOCALLY | ARRIVALS_BY_ACTIVITY)
+    }
+
+    /// Whether the run's root span has the same id in every branch that a reset makes of the run, be it
+    /// a reset to its very first workflow task: from version 3 of the rule on.
+    pub const fn keeps_root(&self) -> bool {
+        self.rule_version >= ARRIVALS_LOCALLY
     }
 
     /// Whether this release follows that version of the flush rule.
@@ -180,9 +218,29 @@ mod tests {
         let by_activity = FlushPolicy::new().by_activity();
         assert_eq!(pinned(by_activity), "[2,200,10000,0]");
         assert!(parsed("[2,200,10000,0]").is_by_activity());
-        assert_eq!(pinned(FlushPolicy::new().on_error()), "[3,200,10000,0]");
-        assert_eq!(pinned(by_activity.on_error()), "[4,200,10000,0]");
+        let arrivals = FlushPolicy::new().counting_arrivals();
+        assert_eq!(pinned(arrivals), "[3,200,10000,0]");
+        assert_eq!(pinned(arrivals.by_activity()), "[4,200,10000,0]");
+        assert_eq!(pinned(by_activity.counting_arrivals()), "[4,200,10000,0]");
+        assert_eq!(pinned(arrivals.on_error()), "[5,200,10000,0]");
+        assert_eq!(pinned(by_activity.on_error()), "[6,200,10000,0]");
+        assert_eq!(arrivals.on_error().counting_arrivals(), arrivals.on_error());
         assert_eq!(by_activity.on_error(), FlushPolicy::new().on_error().by_activity());
+        for (text, by_activity, arrivals, on_error) in [
+            ("[1,200,10000,0]", false, false, false),
+            ("[2,200,10000,0]", true, false, false),
+            ("[3,200,10000,0]", false, true, false),
+            ("[4,200,10000,0]", true, true, false),
+            ("[5,200,10000,0]", false, false, true),
+            ("[6,200,10000,0]", true, false, true),
+        ] {
+            let policy = parsed(text);
+            assert!(policy.is_known(), "{text}");
+            assert_eq!(
+                (policy.is_by_activity(), policy.counts_arrivals(), policy.is_on_error()),
+                (by_activity, arrivals, on_error)
+            );
+        }
         assert_eq!(parsed("[7,200,10000,0]").rule_version(), 7);
         assert!(!parsed("[7,200,10000,0]").is_known() && !parsed("[0,200,10000,0]").is_known());
     }

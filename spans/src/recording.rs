@@ -8,6 +8,8 @@ use std::{any::Any, borrow::Cow, fmt::Display, future::Future};
 pub use builder::SpanBuilder;
 pub use handle::{SpanGuard, SpanHandle};
 
+use serde_json::Value;
+
 use crate::{Span, SpanError, SpanId, Timestamp, TraceContext, TraceId};
 
 /// How a span ends.
@@ -132,11 +134,19 @@ impl<R> Draft<R> {
 
     /// Gives `span`, which has begun with the draft's name, what the draft says.
     pub fn describe(self, span: &mut Span) {
-        let Span { input, output, metadata, status, span_type, .. } = self.span;
+        let Span { input, output, mut metadata, status, span_type, .. } = self.span;
         span.span_type = span_type;
         span.status = status;
         span.input = input;
         span.output = output;
+        // Those that the span has already are the trace's.
+        if let Some(Value::Array(tags)) = metadata.remove("tags") {
+            for tag in tags {
+                if let Value::String(tag) = tag {
+                    span.add_tag(tag);
+                }
+            }
+        }
         span.metadata.extend(metadata);
     }
 }

@@ -34,6 +34,25 @@ impl TraceParent {
         &self.span_id
     }
 
+    /// A span of ours in a trace of its own, as other tracers are to see it. `None` where the ids came
+    /// from elsewhere and are no numbers of that length.
+    ///
+    /// ```
+    /// use durable_spans_model::{SpanId, TraceId, TraceParent};
+    ///
+    /// let parent = TraceParent::of(&TraceId::from_bits(1), &SpanId::from_bits(2)).unwrap();
+    /// assert_eq!(parent.to_string(), "00-00000000000000000000000000000001-0000000000000002-01");
+    /// ```
+    pub fn of(trace: &TraceId, span: &SpanId) -> Option<Self> {
+        let (trace, span) = (trace.bits()?, span.bits()? as u64);
+        let sampled = 1;
+        (trace != 0 && span != 0).then(|| Self {
+            trace_id: format!("{trace:032x}"),
+            span_id: format!("{span:016x}"),
+            flags: sampled,
+        })
+    }
+
     /// The same trace, below a span of ours. Where that id is longer than 64 bits, the low half
     /// stands for it; one that is no number is passed over.
     #[must_use]

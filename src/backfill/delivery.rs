@@ -11,20 +11,32 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Sends all, in batches as the deliverer's. Returns the reason for each span that the sink
-    /// refused.
+    /// Sends all that the sink keeps, in batches as the deliverer's. Returns the reason for each span
+    /// that the sink refused.
     ///
     /// # Errors
     ///
     /// When the sink does not take spans for longer than the patience, or does not know us.
     pub(super) async fn deliver(&self, spans: Vec<Span>) -> Result<Vec<String>, SinkError> {
+        let contract = self.sink.contract();
         let mut refused = Vec::new();
-        let mut waiting: Vec<SpanBatch> = batches(spans, &self.sink.contract());
+        let mut kept = Vec::with_capacity(spans.len());
+        for span in spans {
+            match contract.refuses(&span) {
+                Some(error) => refused.push(format!("span {}: {error}", span.id)),
+                None => kept.push(span),
+            }
+        }
+        let mut waiting: Vec<SpanBatch> = batches(kept, &contract);
         // A stack: what is to be sent next is last.
         waiting.reverse();
         while let Some(batch) = waiting.pop() {
             match self.retried(|| self.sink.upsert_batch(&batch)).await {
                 Ok(()) => {}
+                // The others are stored, and nobody knows which these are.
+                Err(error) if error.rejected_spans().is_some() => {
+                    refused.push(format!("in a batch of {} spans, {error}", batch.len()));
+                }
                 Err(error) if error.is_rejection() && batch.len() > 1 => {
                     let (first, second) = batch.split();
                     waiting.extend([second, first]);
@@ -65,7 +77,7 @@ fn batches(spans: Vec<Span>, contract: &Contract) -> Vec<SpanBatch> {
     let mut batches: Vec<Vec<Arc<EncodedSpan>>> = Vec::new();
     let mut bytes = 0;
     for span in spans {
-        let span = Arc::new(EncodedSpan::new(span));
+        let span = Arc::new(contract.cut(EncodedSpan::new(span)));
         let size = span.encoded_len();
         match batches.last_mut() {
             Some(batch) if batch.len() < most_spans && bytes + size <= most_bytes => {
@@ -86,6 +98,7 @@ mod tests {
     use super::*;
     use durable_spans_activity::MemorySink;
     use durable_spans_model::{SpanId, Timestamp, TraceId};
+    use futures::{FutureExt, future::BoxFuture};
 
     fn spans(count: u128) -> Vec<Span> {
         let span = |id| {
@@ -123,6 +136,43 @@ mod tests {
         assert!(refused[0].ends_with("no"), "{refused:?}");
         let arrived: Vec<_> = sink.spans().into_iter().filter_map(|span| span.id.bits()).collect();
         assert_eq!(arrived, (1..=6).chain(8..=20).collect::<Vec<_>>());
+    }
+
+    /// Takes each batch except for two spans of it.
+    struct Partly(MemorySink);
+
+    impl SpanSink for Partly {
+        fn upsert_batch<'a>(
+            &'a self,
+            batch: &'a SpanBatch,
+        ) -> BoxFuture<'a, Result<(), SinkError>> {
+            async move {
+                self.0.upsert_batch(batch).await?;
+                Err(SinkError::partly_rejected(2, "no"))
+            }
+            .boxed()
+        }
+
+        fn contract(&self) -> Contract {
+            Contract::append_only().oldest(Duration::from_secs(60)).value_bytes(2_000)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_contract_says_holds_and_what_was_taken_in_part_is_not_sent_again() {
+        let memory = MemorySink::new();
+        let sink = Arc::new(Partly(memory.clone()));
+        let mut spans = spans(4);
+        let now = Timestamp::from(std::time::SystemTime::now());
+        spans[0].end_timestamp = Some(spans[0].start_timestamp);
+        spans[1..].iter_mut().for_each(|span| span.end_timestamp = Some(now));
+        spans[3].input.insert("text".into(), "x".repeat(5_000).into());
+        let delivery = Delivery { sink, patience: Duration::from_secs(60) };
+        let refused = delivery.deliver(spans).await.unwrap();
+        assert!(refused[0].contains("longer ago than the 60s that the sink keeps"), "{refused:?}");
+        assert_eq!(refused[1..], ["in a batch of 3 spans, the sink rejected 2 spans: no"]);
+        assert_eq!(memory.batches(), [3]);
+        assert!(memory.spans().iter().any(|span| span.metadata.contains_key("truncated")));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,13 +1,18 @@
 use std::time::{Duration, SystemTime};
 
-use durable_spans_model::{HEADER, SpanError, TRACER_HEADER, Timestamp, TraceContext, TraceParent};
+use durable_spans_model::{
+    FlushPolicy, HEADER, SpanError, TRACER_HEADER, Timestamp, TraceContext, TraceParent,
+};
 use durable_spans_workflow::{
     EXPLICIT_CONTEXT, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, context_of_start,
+};
+use temporalio_common::data_converters::{
+    DataConverter, SerializationContextData, WorkflowSerializationContext,
 };
 use temporalio_common::protos::{
     coresdk::common::extract_local_activity_marker_data,
     temporal::api::{
-        common::v1::{Header, Payloads},
+        common::v1::{Header, Payload, Payloads},
         enums::v1::EventType,
         history::v1::{
             HistoryEvent, WorkflowExecutionStartedEventAttributes, history_event::Attributes,
@@ -26,6 +31,8 @@ pub(super) struct RunHistory {
     pub(super) workflow_type: String,
     pub(super) started: Box<WorkflowExecutionStartedEventAttributes>,
     pub(super) start_time: Timestamp,
+    /// The flush policy that was pinned when the run started, as far as that is known.
+    pub(super) policy: FlushPolicy,
     pub(super) ending: Option<Ending>,
     /// Where the run was reset: the run that goes on in its place tells what began before.
     pub(super) told_from: Option<Timestamp>,
@@ -82,6 +89,7 @@ impl RunHistory {
             workflow_type,
             started,
             start_time,
+            policy: FlushPolicy::new(),
             ending,
             told_from: None,
             events,
@@ -103,7 +111,7 @@ impl RunHistory {
 
     /// The time from which this run, which is the reset of another one, has spans of its own. `None`
     /// where it has no span in common with that one: its first workflow task is done again, and
-    /// gives other ids.
+    /// gives other ids, the root's included.
     pub(super) fn parted_at(&self) -> Option<Timestamp> {
         let reset = self.events.iter().rposition(|event| reset_to(event).is_some())?;
         let shared = &self.events[..reset];
@@ -111,7 +119,12 @@ impl RunHistory {
             |event: &&HistoryEvent| event.event_type() == EventType::WorkflowTaskStarted;
         let is_done = |event: &HistoryEvent| event.event_type() == EventType::WorkflowTaskCompleted;
         let again = shared.iter().rfind(is_started)?;
-        shared.iter().any(is_done).then(|| time_of(again))
+        (self.keeps_root() || shared.iter().any(is_done)).then(|| time_of(again))
+    }
+
+    /// Whether the root has the same id in every branch that a reset makes of the run.
+    pub(super) fn keeps_root(&self) -> bool {
+        self.policy.keeps_root() && !self.started.original_execution_run_id.is_empty()
     }
 
     /// Whether a flush of ours is in it, so that replay must flush, too.
@@ -132,6 +145,25 @@ impl RunHistory {
     /// Whether the workflow's code ran at all.
     pub(super) fn has_run(&self) -> bool {
         self.events.iter().any(|event| event.event_type() == EventType::WorkflowTaskCompleted)
+    }
+
+    /// The same with the trace contexts decoded that a payload codec has encoded, as far as this one
+    /// can. Everything else stays as it is, so a replayer must not get it.
+    pub(super) async fn readable(&self, data_converter: &DataConverter) -> Self {
+        let mut readable = self.clone();
+        for event in &mut readable.events {
+            for payload in contexts_of(event) {
+                if durable_spans_workflow::from_payload(payload).is_err() {
+                    decode(payload, data_converter).await;
+                }
+            }
+        }
+        if let Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) =
+            &readable.events[0].attributes
+        {
+            readable.started = Box::new(started.clone());
+        }
+        readable
     }
 
     /// Whether the trace is named, but cannot be read: a payload codec has encoded the headers.
@@ -164,6 +196,46 @@ impl RunHistory {
         let payload = self.started.header.as_ref()?.fields.get(TRACER_HEADER)?;
         let (trace_id, span_id) = TraceParent::from_header(&payload.data).ok()?.ids().ok()?;
         Some(TraceContext::new(trace_id).under(span_id))
+    }
+}
+
+/// Where an event may hold a trace context.
+fn contexts_of(event: &mut HistoryEvent) -> Vec<&mut Payload> {
+    let mut payloads = Vec::new();
+    let header = match &mut event.attributes {
+        Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => {
+            let memo = started.memo.as_mut().and_then(|memo| memo.fields.get_mut(EXPLICIT_CONTEXT));
+            payloads.extend(memo);
+            payloads.extend(started.input.as_mut().and_then(|input| input.payloads.first_mut()));
+            started.header.as_mut()
+        }
+        Some(Attributes::ActivityTaskScheduledEventAttributes(activity)) => {
+            activity.header.as_mut()
+        }
+        Some(Attributes::StartChildWorkflowExecutionInitiatedEventAttributes(child)) => {
+            child.header.as_mut()
+        }
+        Some(Attributes::WorkflowExecutionSignaledEventAttributes(signal)) => {
+            signal.header.as_mut()
+        }
+        Some(Attributes::WorkflowExecutionUpdateAcceptedEventAttributes(accepted)) => {
+            let input = accepted.accepted_request.as_mut().and_then(|it| it.input.as_mut());
+            input.and_then(|input| input.header.as_mut())
+        }
+        _ => None,
+    };
+    let fields = header.into_iter().flat_map(|header| header.fields.iter_mut());
+    let known = fields.filter(|(name, _)| [HEADER, TRACER_HEADER].contains(&name.as_str()));
+    payloads.extend(known.map(|(_, payload)| payload));
+    payloads
+}
+
+/// Leaves alone what the codec does not take: it is not encoded, or by another one.
+async fn decode(payload: &mut Payload, data_converter: &DataConverter) {
+    let kind = SerializationContextData::Workflow(WorkflowSerializationContext::new());
+    let decoded = data_converter.codec().decode(&kind, vec![payload.clone()]).await;
+    if let Ok(Some(decoded)) = decoded.map(|mut payloads| payloads.pop()) {
+        *payload = decoded;
     }
 }
 

@@ -2,6 +2,8 @@ use std::collections::HashMap;
 
 use durable_spans_model::{Seed, SpanId, TraceId};
 
+use durable_spans_workflow::ROOT_DRAW;
+
 use super::draws::Draw;
 
 /// `nth` of spans below a parent that is no open span of the run counts from here, as in the
@@ -18,9 +20,14 @@ pub(super) struct Ids<'a> {
 }
 
 impl<'a> Ids<'a> {
-    pub(super) fn new(drawn: u128, draw: &'a Draw<'a>, workflow_id: &str) -> Self {
-        let seed = Seed::new(drawn, workflow_id);
+    pub(super) fn new(seed: Seed, draw: &'a Draw<'a>) -> Self {
         Self { seed, draw, drawn: HashMap::new(), counts: HashMap::new() }
+    }
+
+    /// The id of a run's root that is the same after every reset.
+    pub(super) fn lasting_root(&mut self, parent: Option<&SpanId>, name: &str) -> SpanId {
+        let nth = self.count(parent, name);
+        self.seed.span_id(parent, name, OUTSIDE + nth, |_| ROOT_DRAW)
     }
 
     pub(super) fn trace_id(&self) -> TraceId {

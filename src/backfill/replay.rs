@@ -8,12 +8,32 @@ use std::{
 
 use durable_spans_model::{Span, SpanId, TraceId};
 use durable_spans_workflow::WorkflowTracing;
+use temporalio_client::WorkflowHistory;
 use temporalio_common::protos::temporal::api::history::v1::History;
 use temporalio_sdk::workflow_replayer::{
     WorkflowReplayError, WorkflowReplayFailure, WorkflowReplayer, WorkflowReplayerOptions,
 };
 
 use super::{error::RunError, history::RunHistory};
+
+/// What a replay of the history records, without what only history knows. Runs on a thread of its own,
+/// as [`Backfill`](super::Backfill) does.
+pub(crate) async fn recorded(
+    history: WorkflowHistory,
+    workflows: WorkflowReplayerOptions,
+    tracing: WorkflowTracing,
+) -> Result<Vec<Span>, RunError> {
+    let workflow_id = history.workflow_id().map(str::to_owned);
+    let events = history.into_events().await.map_err(RunError::fetch)?;
+    let history = RunHistory::new(events, workflow_id.as_deref(), None)?;
+    if !history.has_run() {
+        return Ok(Vec::new());
+    }
+    let runtime = tokio::runtime::Handle::current();
+    let work = move || runtime.block_on(replay(&workflows, &tracing, &history, &history));
+    let replayed = tokio::task::spawn_blocking(work).await.map_err(RunError::replay)?;
+    Ok(replayed?.spans)
+}
 
 /// How long the replay of one history may take. The SDK's replayer can wait for ever on a history
 /// that it does not understand.
@@ -34,15 +54,16 @@ pub(super) struct Replayed {
     pub(super) way: Way,
 }
 
-/// Replays with flushes or without, as the history tells. Where it does not tell (it ends before the
-/// first flush), one of the two fits.
+/// Replays with flushes or without, as the `readable` history tells. Where it does not tell (it ends
+/// before the first flush), one of the two fits.
 pub(super) async fn replay(
     options: &WorkflowReplayerOptions,
     tracing: &WorkflowTracing,
     history: &RunHistory,
+    readable: &RunHistory,
 ) -> Result<Replayed, RunError> {
     let mut failure = None;
-    for way in ways(history) {
+    for way in ways(readable) {
         let tracing = match way {
             Way::Traced => tracing.clone(),
             Way::Anew => tracing.clone().without_commands(),

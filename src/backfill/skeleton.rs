@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
-use durable_spans_model::{Span, SpanError, SpanId, SpanType, Timestamp, TraceContext, TraceId};
-use durable_spans_workflow::COURIER_WORKFLOW;
+use durable_spans_model::{
+    Seed, Span, SpanError, SpanId, SpanType, Timestamp, TraceContext, TraceId,
+};
+use durable_spans_workflow::{COURIER_WORKFLOW, schedule_id};
 use serde_json::Value;
 use temporalio_common::protos::temporal::api::{
     common::v1::{Header, WorkflowExecution},
@@ -103,15 +105,26 @@ struct Artist<'a> {
 
 impl<'a> Artist<'a> {
     fn new(history: &'a RunHistory, drawn: u128, draw: &'a Draw<'a>) -> Self {
-        let mut ids = Ids::new(drawn, draw, &history.workflow_id);
         let context = history.context();
+        let keeps_root = history.keeps_root();
+        let seed = match keeps_root {
+            true => {
+                let original = &history.started.original_execution_run_id;
+                Seed::of_run(original, &history.workflow_id)
+            }
+            false => Seed::new(drawn, &history.workflow_id),
+        };
+        let mut ids = Ids::new(seed, draw);
         let (trace_id, parent, group_id) = match &context {
             Some(context) => {
                 (context.trace_id.clone(), context.span_id.clone(), context.group_id.clone())
             }
             None => (ids.trace_id(), None, None),
         };
-        let root = ids.outside(parent.as_ref(), &history.workflow_type);
+        let root = match keeps_root {
+            true => ids.lasting_root(parent.as_ref(), &history.workflow_type),
+            false => ids.outside(parent.as_ref(), &history.workflow_type),
+        };
         let mut artist = Self {
             history,
             ids,
@@ -133,6 +146,13 @@ impl<'a> Artist<'a> {
         note(&mut span, "run_id", history.run_id.as_str());
         if !started.continued_execution_run_id.is_empty() {
             note(&mut span, "continued", true);
+        }
+        if let Some((trace_id, span_id)) = context.and_then(|context| context.previous) {
+            note(&mut span, "previous_trace_id", trace_id.to_string());
+            note(&mut span, "previous_span_id", span_id.to_string());
+        }
+        if let Some(schedule) = schedule_id(started.search_attributes.as_ref()) {
+            note(&mut span, "schedule_id", schedule);
         }
         if started.attempt > 1 {
             note(&mut span, "attempt", started.attempt);
@@ -349,8 +369,7 @@ fn lingers(history: &RunHistory, context: Option<&TraceContext>) -> Vec<Duration
     if !traced {
         return Vec::new();
     }
-    let policy = context.and_then(|context| context.policy).unwrap_or_default();
-    let first = policy.linger_period();
+    let first = history.policy.linger_period();
     let doubled = std::iter::successors(Some(first), |period| {
         (*period < LONGEST_LINGER).then(|| (*period * 2).min(LONGEST_LINGER))
     });

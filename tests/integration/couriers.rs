@@ -45,7 +45,10 @@ pub(crate) async fn until_ended(client: &Client, workflow_id: &str) {
     end_of(client, workflow_id).await.unwrap();
 }
 
-async fn end_of(client: &Client, workflow_id: &str) -> Result<(), WorkflowGetResultError> {
+pub(crate) async fn end_of(
+    client: &Client,
+    workflow_id: &str,
+) -> Result<(), WorkflowGetResultError> {
     let info = WorkflowExecutionInfo::builder().namespace("default").workflow_id(workflow_id);
     let handle = WorkflowHandle::<_, UntypedWorkflow>::new(client.clone(), info.build());
     handle.get_result(WorkflowGetResultOptions::default()).await.map(drop)
@@ -144,7 +147,7 @@ async fn a_courier_that_gives_up_names_what_is_lost() {
     })
     .await;
     let error = format!("{error:?}");
-    assert!(error.contains("gave up, 3 spans are lost: Quiet "), "{error}");
+    assert!(error.contains("gave up, 3 spans are lost to memory: Quiet "), "{error}");
     assert!(error.contains(", step "), "{error}");
     let statistics = fleet.spans.flush(Duration::from_secs(10)).await;
     assert_eq!(statistics.dropped[&DropReason::Expired], 3);

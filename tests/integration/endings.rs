@@ -110,8 +110,10 @@ async fn ending(how: &str) -> Vec<Span> {
     })
     .await;
     let spans = of_workflow(&fleet.sink.spans());
-    let json = serde_json::to_string(&spans).unwrap();
-    assert!(!json.contains("4711"), "an argument in {json}");
+    for span in &spans {
+        let told = serde_json::to_string(&(&span.name, &span.metadata)).unwrap();
+        assert!(!told.contains("4711"), "an argument in {told}");
+    }
     spans
 }
 

@@ -9,13 +9,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use durable_spans::{DurableSpans, FlushPolicy, Limits, MemorySink, Timestamp, Timetable};
+use durable_spans::{
+    Capture, DurableSpans, FlushPolicy, Limits, MemorySink, Sampling, Timestamp, Timetable,
+};
 use serde_json::Value;
 use temporalio_client::WorkflowHistory;
 use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
 
 use crate::{
-    fuzz::{Random, RandomMore, RandomSilent},
+    fuzz::{Random, RandomDropped, RandomMore, RandomReversed, RandomSilent},
     harness::{facts, replayed_spans},
     recording,
     workflows::{
@@ -52,6 +54,15 @@ fn versions(name: &str) -> (Register, Vec<Register>) {
         // By choice, its instrumentation may not change.
         "buffered" => (code!(Recorded), vec![code!(Renamed), code!(Retyped)]),
         "mutable" => (code!(Mutable), vec![code!(Mutated)]),
+        "random" if name.contains("arrivals") => (
+            code!(Random),
+            vec![
+                code!(RandomMore),
+                code!(RandomSilent),
+                code!(RandomReversed),
+                code!(RandomDropped),
+            ],
+        ),
         "random" => (code!(Random), vec![code!(RandomMore), code!(RandomSilent)]),
         "race" => (code!(Race), vec![]),
         "doomed" => (code!(Doomed), vec![]),
@@ -78,6 +89,14 @@ fn installations(counts_spans: bool) -> Vec<DurableSpans> {
         // The entries that came later cover later runs only.
         spans().timetable(Timetable::new().policy_from(future, other)),
         DurableSpans::through("egress"),
+        spans().sampling(Sampling::ratio(0.0)),
+        spans().sampling(Sampling::ratio(0.0).keep_errors()),
+        spans().disabled(true),
+        spans()
+            .capture(Capture::Nothing)
+            .on_start(|span| span.add_tag("new"))
+            .on_end(|span| span.name.clear())
+            .redactor(|_| panic!("what hooks do is no matter")),
     ]
 }
 
@@ -146,7 +165,7 @@ async fn replay(history: &[u8], code: Register, spans: &DurableSpans, name: &str
     result.unwrap_or_else(|error| panic!("{name}: {error:?}"));
 }
 
-/// Each span is as it was, but for metadata that later versions add.
+/// Each span is as it was, but for inputs, outputs and metadata that later versions add.
 fn assert_kept(expected: &str, spans: &str, name: &str) {
     let parse = |text: &str| -> Vec<Value> {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -154,8 +173,10 @@ fn assert_kept(expected: &str, spans: &str, name: &str) {
     let (expected, mut spans) = (parse(expected), parse(spans));
     assert_eq!(spans.len(), expected.len(), "{name}");
     for (span, expected) in spans.iter_mut().zip(&expected) {
-        let known = expected["metadata"].as_object().unwrap();
-        span["metadata"].as_object_mut().unwrap().retain(|name, _| known.contains_key(name));
+        for part in ["input", "output", "metadata"] {
+            let known = expected[part].as_object().unwrap();
+            span[part].as_object_mut().unwrap().retain(|name, _| known.contains_key(name));
+        }
         assert_eq!(span, expected, "{name}");
     }
 }

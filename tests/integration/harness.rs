@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use durable_spans::{DurableSpans, MemorySink, Span, SpanBatch, SpanSink, SpanStatus};
+use durable_spans::{
+    DurableSpans, MemorySink, Span, SpanBatch, SpanSink, SpanStatus,
+    testing::{Trace, assert_trace},
+};
 use futures::FutureExt;
 use prost::Message;
 use temporalio_client::{
@@ -136,45 +139,15 @@ fn store(sink: &MemorySink, spans: &[Span]) {
     stored.expect("a sink in memory answers at once").unwrap();
 }
 
-/// The spans as an indented tree of name, type and status, children in order of their starting
-/// time. `kind` tells spans of Temporal's operations from the users' own.
+/// The spans as an indented tree.
 pub(crate) fn tree(spans: &[Span]) -> String {
-    fn add(spans: &[Span], parent: Option<&Span>, depth: usize, text: &mut String) {
-        let mut children: Vec<_> = spans
-            .iter()
-            .filter(|span| match parent {
-                Some(parent) => span.parent_id.as_ref() == Some(&parent.id),
-                None => !spans.iter().any(|other| Some(&other.id) == span.parent_id.as_ref()),
-            })
-            .collect();
-        // Stable: spans that began at the same time stay in the order in which they arrived.
-        children.sort_by_key(|span| span.start_timestamp);
-        for span in children {
-            let kind = span.metadata.get("temporal.kind").and_then(|kind| kind.as_str());
-            let status = match span.end_timestamp {
-                Some(_) => span.status.as_str(),
-                None => "open",
-            };
-            text.push_str(&"  ".repeat(depth));
-            text.push_str(&format!("{} {} {status}", span.name, span.span_type));
-            text.extend(kind.map(|kind| format!(" {kind}")));
-            text.push('\n');
-            add(spans, Some(span), depth + 1, text);
-        }
-    }
-    let mut text = String::new();
-    add(spans, None, 0, &mut text);
-    text
+    Trace::from(spans.to_vec()).to_string()
 }
 
-/// Compares a tree with an expected text that is indented like code.
+/// Compares the spans with a tree that is indented like code.
 #[track_caller]
 pub(crate) fn assert_tree(spans: &[Span], expected: &str) {
-    let lines: Vec<&str> = expected.lines().filter(|line| !line.trim().is_empty()).collect();
-    let indent = lines.iter().map(|line| line.len() - line.trim_start().len()).min().unwrap_or(0);
-    let expected: String = lines.iter().map(|line| format!("{}\n", &line[indent..])).collect();
-    let actual = tree(spans);
-    assert!(actual == expected, "expected:\n{expected}\nactual:\n{actual}");
+    assert_trace!(spans, expected);
 }
 
 /// What must be the same live, after restarts and in replay: all but the times, and how many spans

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod backfill;
+mod capture;
 mod codec;
 mod cost;
 mod couriers;
@@ -12,6 +13,7 @@ mod endings;
 mod fixtures;
 mod fuzz;
 mod harness;
+mod kit;
 mod messages;
 mod policy;
 mod recording;

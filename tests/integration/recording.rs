@@ -68,6 +68,17 @@ pub(crate) async fn histories(folder: &Path) -> Vec<(String, Vec<u8>)> {
             made.keep(name, fuzz::one_run(seed).await);
         }
     }
+    // From here on, results count when they arrive.
+    made.run("mutable-arrivals", Site::new(small).await, Mutable::run, 5).await;
+    made.run("versioned-arrivals", Site::new(small).await, Recorded::run, 12).await;
+    made.run("versioned-arrivals-by-activity", Site::new(by_activity).await, Recorded::run, 8)
+        .await;
+    for seed in [9, 10, 11, 13, 14] {
+        let name = format!("random-arrivals-{seed}");
+        if made.is_wanted(&name) {
+            made.keep(name, fuzz::one_run(seed).await);
+        }
+    }
     made.histories
 }
 

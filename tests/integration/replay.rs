@@ -1,14 +1,21 @@
 //! The same spans live, after a restart, without a cache and in replay; and no change of
 //! instrumentation breaks a run.
 
-use durable_spans::{MemorySink, Span};
+use durable_spans::{DurableSpans, FlushPolicy, MemorySink, Span, new_trace, testing::Trace};
+use durable_spans_model::HEADER;
+use durable_spans_workflow::to_payload;
 use temporalio_client::{Client, WorkflowGetResultOptions, WorkflowHandle, WorkflowSignalOptions};
-use temporalio_sdk::{Worker, workflow_replayer::WorkflowReplayerOptions};
+use temporalio_common::protos::temporal::api::common::v1::Header;
+use temporalio_sdk::{
+    Worker,
+    workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions},
+};
 
 use crate::{
     harness::{Fleet, all_ended, facts, of_workflow, replayed_spans, while_running},
     workflows::{
-        Fewer, Order, Paused, PausedRun, Recorded, Renamed, Ship, Silent, TenTimesMore, Work,
+        Fewer, Mutable, Mutated, Order, Paused, PausedRun, Recorded, Renamed, Ship, Silent,
+        TenTimesMore, Work,
     },
 };
 
@@ -27,9 +34,7 @@ async fn release(handle: &WorkflowHandle<Client, PausedRun>) {
 /// Waits until the run has got so far that the sink holds an attempt of each of these activities.
 async fn until_attempts(sink: &MemorySink, count: usize) {
     let is_attempt = |span: &&Span| span.metadata.contains_key("temporal.attempt");
-    while sink.spans().iter().filter(is_attempt).count() < count {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    sink.wait_for(|spans| spans.iter().filter(is_attempt).count() >= count).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,6 +62,7 @@ async fn spans_are_the_same_live_after_a_restart_and_in_replay() {
     assert!(all_ended(&live));
     // The run, "whole", 3 steps, 3 activities, 3 signals with a span each.
     assert_eq!(live.len(), 14);
+    let tree = Trace::of(&fleet.sink).without_attempts().show("input").show("output").to_string();
 
     let history = fleet.history(handle.info().workflow_id.as_str(), None);
     let replayed = replayed_spans(history, |options| {
@@ -64,6 +70,8 @@ async fn spans_are_the_same_live_after_a_restart_and_in_replay() {
     })
     .await;
     assert_eq!(facts(&replayed), facts(&live));
+    let replayed: Trace = replayed.into();
+    assert_eq!(replayed.show("input").show("output").to_string(), tree);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +117,7 @@ async fn a_history_replays_with_more_fewer_other_and_no_spans() {
     let mut options = fleet.worker_options();
     options.register_activities(Work).register_workflow::<Recorded>().unwrap();
     // A flush about every other round, so that the history holds many of them.
-    let spans = fleet.spans.clone().flush_policy(durable_spans::FlushPolicy::new().operations(5));
+    let spans = fleet.spans.clone().flush_policy(FlushPolicy::new().operations(5));
     let fleet = Fleet::with("versions", spans, fleet.sink.clone(), Default::default()).await;
     options.task_queue = fleet.queue.clone();
     let handle = while_running(fleet.worker(options), async {
@@ -149,9 +157,44 @@ async fn a_history_replays_with_more_fewer_other_and_no_spans() {
     assert_eq!(silent.await.len(), 12 + 1);
 }
 
+/// Runs the workflow, and replays its history with the code that awaits otherwise.
+async fn awaited_otherwise(policy: FlushPolicy, header: Option<Header>) -> Result<(), String> {
+    let sink = MemorySink::new();
+    let spans = DurableSpans::new(sink.clone()).flush_policy(policy);
+    let fleet = Fleet::with("awaits", spans, sink, Default::default()).await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work).register_workflow::<Mutable>().unwrap();
+    let handle = while_running(fleet.worker(options), async {
+        let mut options = fleet.start_options();
+        options.header = header;
+        let handle = fleet.client.start_workflow(Mutable::run, 5u32, options).await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        handle
+    })
+    .await;
+    let mut options = WorkflowReplayerOptions::new().build();
+    options.register_workflow::<Mutated>().unwrap();
+    fleet.spans.install_replayer(&mut options);
+    let history = fleet.history(&handle.info().workflow_id, None);
+    let replay = WorkflowReplayer::new(options).unwrap().replay_workflow(history).await;
+    replay.map_err(|error| error.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn awaiting_otherwise_shifts_no_flush_but_of_runs_under_the_first_versions_of_the_rule() {
+    let policy = FlushPolicy::new().operations(2);
+    awaited_otherwise(policy, None).await.unwrap();
+    awaited_otherwise(policy.by_activity(), None).await.unwrap();
+    // What the readme tells of them.
+    let context = to_payload(&new_trace().policy(policy));
+    let header = Header { fields: [(HEADER.to_owned(), context)].into() };
+    let error = awaited_otherwise(policy, Some(header)).await.unwrap_err();
+    assert!(error.contains("TMPRL1100"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_from_before_the_install_is_left_alone_and_goes_on() {
-    use durable_spans::{DurableSpans, Timestamp, Timetable};
+    use durable_spans::{Timestamp, Timetable};
 
     let fleet = Fleet::new("since").await;
     let mut options = fleet.worker_options();

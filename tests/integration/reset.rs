@@ -1,12 +1,14 @@
 //! A run that is reset goes on in the same trace.
 
-use durable_spans::Span;
+use durable_spans::{FlushPolicy, Span, new_trace};
+use durable_spans_model::HEADER;
+use durable_spans_workflow::to_payload;
 use temporalio_client::{
     WorkflowGetResultOptions, WorkflowHandle, WorkflowSignalOptions, grpc::WorkflowService,
     tonic::IntoRequest,
 };
 use temporalio_common::protos::temporal::api::{
-    common::v1::WorkflowExecution,
+    common::v1::{Header, WorkflowExecution},
     enums::v1::{EventType, ResetReapplyExcludeType},
     workflowservice::v1::ResetWorkflowExecutionRequest,
 };
@@ -43,21 +45,22 @@ async fn release(handle: &WorkflowHandle<temporalio_client::Client, PausedRun>) 
     handle.signal(Paused::release, "go".to_owned(), options).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reset_run_goes_on_with_the_same_root_and_its_new_spans_are_told_apart() {
+/// What workflows recorded of a run that is reset to the workflow task with this number, with the id
+/// of the run and that of the new one. The header is that of the start.
+async fn spans_of_reset(task: usize, header: Option<Header>) -> (Vec<Span>, String, String) {
     let fleet = Fleet::new("reset").await;
     let mut options = fleet.worker_options();
     options.register_activities(Work).register_workflow::<Paused>().unwrap();
     let (original, reset_run) = while_running(fleet.worker(options), async {
-        let start = fleet.client.start_workflow(Paused::run, 2u32, fleet.start_options());
-        let handle = start.await.unwrap();
+        let mut options = fleet.start_options();
+        options.header = header;
+        let handle = fleet.client.start_workflow(Paused::run, 2u32, options).await.unwrap();
         release(&handle).await;
         release(&handle).await;
         handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
         let (workflow_id, run_id) =
             (handle.info().workflow_id.clone(), handle.run_id().unwrap().to_owned());
-        // The first task began the first step; the second one sees its activity's result.
-        let reset_run = reset(&fleet, &workflow_id, &run_id, 2).await;
+        let reset_run = reset(&fleet, &workflow_id, &run_id, task).await;
         let again = fleet.client.get_workflow_handle::<PausedRun>(workflow_id);
         release(&again).await;
         release(&again).await;
@@ -65,9 +68,41 @@ async fn a_reset_run_goes_on_with_the_same_root_and_its_new_spans_are_told_apart
         (run_id, reset_run)
     })
     .await;
-
     let spans = of_workflow(&fleet.sink.spans());
     assert!(all_ended(&spans));
+    (spans, original, reset_run)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_reset_to_its_very_first_task_goes_on_under_the_same_root() {
+    let (spans, original, reset_run) = spans_of_reset(1, None).await;
+    let root = named(&spans, "Paused");
+    assert_eq!(root.metadata["temporal.run_id"], reset_run);
+    assert_eq!(root.metadata["temporal.reset_of_run_id"], original);
+    // Everything else began anew, beside that of the branch left behind.
+    for name in ["whole", "step 0", "step 1"] {
+        let both: Vec<&Span> = spans.iter().filter(|span| span.name == name).collect();
+        assert_eq!(both.len(), 2, "{name}");
+        assert!(both.iter().all(|span| span.trace_id == root.trace_id));
+    }
+    let is_whole = |span: &&Span| span.name == "whole";
+    assert!(spans.iter().filter(is_whole).all(|span| span.parent_id.as_ref() == Some(&root.id)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_the_first_versions_of_the_rule_a_reset_to_the_very_first_task_begins_another_root() {
+    let context = to_payload(&new_trace().policy(FlushPolicy::new()));
+    let header = Header { fields: [(HEADER.to_owned(), context)].into() };
+    let (spans, ..) = spans_of_reset(1, Some(header)).await;
+    let roots: Vec<&Span> = spans.iter().filter(|span| span.name == "Paused").collect();
+    assert_eq!(roots.len(), 2);
+    assert_eq!(roots[0].trace_id, roots[1].trace_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_run_goes_on_with_the_same_root_and_its_new_spans_are_told_apart() {
+    // The first task began the first step; the second one sees its activity's result.
+    let (spans, original, reset_run) = spans_of_reset(2, None).await;
     let root = named(&spans, "Paused");
     assert_eq!(root.metadata["temporal.run_id"], reset_run);
     assert_eq!(root.metadata["temporal.reset_of_run_id"], original);

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use durable_spans::{FileSink, SinkError, Span, SpanId};
+use durable_spans::{DropReason, DurableSpans, FileSink, MemorySink, SinkError, Span, SpanId};
 use temporalio_client::WorkflowGetResultOptions;
 
 use crate::{
-    couriers::{couriers, until_ended, worker},
+    couriers::{couriers, end_of, until_ended, worker},
     harness::{Fleet, LIMIT, all_ended, while_running},
-    workflows::Recorded,
+    workflows::{Quiet, Recorded},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,4 +49,33 @@ async fn a_courier_brings_the_sink_that_was_down_what_the_other_had_at_once_and_
     assert_eq!(ids(&file), ids(&memory));
     assert_eq!(ids(&file).len(), file.len(), "no span is in the file twice");
     assert!(all_ended(&memory));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_courier_that_gives_up_names_the_sink_that_lacks_the_spans() {
+    let sink = MemorySink::new();
+    let dir = tempfile::tempdir().unwrap();
+    let file = FileSink::open(dir.path().join("spans.jsonl")).unwrap();
+    let spans = DurableSpans::new(sink.clone()).also(file);
+    let spans = spans.courier_patience(Duration::from_secs(1));
+    let fleet = Fleet::with("lacking", spans, sink, Default::default()).await;
+    fleet.sink.fail_with(|_| Some(SinkError::retryable("down")));
+    let error = while_running(worker(&fleet, &fleet.spans), async {
+        let start = fleet.client.start_workflow(Quiet::run, 2, fleet.start_options());
+        let handle = start.await.unwrap();
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        let history = fleet.history(handle.info().workflow_id.as_str(), None);
+        let started = couriers(&history.into_events().await.unwrap());
+        end_of(&fleet.client, &started[0]).await.unwrap_err()
+    })
+    .await;
+    let error = format!("{error:?}");
+    assert!(error.contains("gave up, 3 spans are lost to memory: Quiet "), "{error}");
+    assert!(!error.contains("lost to file"), "{error}");
+    fleet.spans.flush(Duration::from_secs(10)).await;
+    for (name, statistics) in fleet.spans.statistics_by_sink() {
+        let expired = statistics.dropped.get(&DropReason::Expired).copied().unwrap_or(0);
+        let expected = if name == "memory" { (0, 3) } else { (3, 0) };
+        assert_eq!((statistics.delivered, expired), expected, "{name}");
+    }
 }

@@ -106,6 +106,39 @@ async fn a_start_without_a_caller_makes_a_trace_of_its_own_and_pins_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_memo_of_a_run_leads_to_its_trace() {
+    use temporalio_common::MemoValues;
+
+    let sink = MemorySink::new();
+    let spans = DurableSpans::new(sink.clone()).traces_page("http://127.0.0.1:8790/");
+    let fleet = Fleet::with("traces-page", spans, sink, Default::default()).await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work).register_workflow::<Ship>().unwrap();
+
+    while_running(fleet.worker(options), async {
+        let mut own = MemoValues::new();
+        own.insert("trace_url", "mine".to_owned()).insert("other", 1u32);
+        let mut with_own = fleet.start_options();
+        with_own.memo = Some(own);
+        for (options, expected) in [(fleet.start_options(), None), (with_own, Some("mine"))] {
+            let handle = fleet.client.start_workflow(Ship::run, 1u32, options).await.unwrap();
+            handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+            let run_id = handle.info().run_id.clone().unwrap();
+            let spans = fleet.sink.spans();
+            let root = spans
+                .iter()
+                .find(|span| span.metadata.get("temporal.run_id") == Some(&run_id.clone().into()));
+            let trace_id = &root.unwrap().trace_id;
+            let url = format!("http://127.0.0.1:8790/traces/{trace_id}");
+            let memo = handle.describe(Default::default()).await.unwrap().memo();
+            let stored = memo.get::<String>("trace_url").unwrap().unwrap();
+            assert_eq!(stored, expected.map_or(url, str::to_owned));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn memo_and_input_carry_a_context_where_no_header_can() {
     use temporalio_client::{ClientOptions, WorkflowStartOptions};
     use temporalio_common::MemoValues;

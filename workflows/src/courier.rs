@@ -207,7 +207,7 @@ impl Courier {
         let mut pause = FIRST_PAUSE;
         // The sum of the pauses instead of the clock, which replay may read otherwise.
         let mut waited = Duration::ZERO;
-        loop {
+        let message = loop {
             let mut once = RetryPolicy::default();
             once.set_maximum_attempts(1);
             let options = LocalActivityOptions::builder()
@@ -219,14 +219,14 @@ impl Courier {
             // and yet the same in replay.
             match ctx.execute_local_activity(Deliver, input, options).await {
                 Ok(Delivery::Done) => return Ok(()),
-                Ok(Delivery::GiveUp) => break,
+                Ok(Delivery::GiveUp) => break loss(&freight, &[]),
+                Ok(Delivery::GiveUpFor(lacks)) => break loss(&freight, &lacks),
                 Ok(Delivery::Later) | Err(_) => {}
             }
             ctx.timer(pause).await;
             waited += pause;
             pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        let message = loss(&freight);
+        };
         if !ctx.is_replaying() {
             tracing::error!(workflow_id = ctx.workflow_id(), "{message}");
         }
@@ -235,15 +235,26 @@ impl Courier {
 }
 
 /// What the activity of a courier says of one try. In histories, so it may never change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    /// The sink has confirmed everything.
+    /// Every sink has confirmed everything.
     Done,
     /// The courier shall try again.
     Later,
-    /// The courier has tried for long enough.
+    /// The courier has tried for long enough. Which sinks lack what, nobody says.
     GiveUp,
+    /// The courier has tried for long enough: what these sinks lack is lost there.
+    GiveUpFor(Vec<Lack>),
+}
+
+/// What a sink lacks of what a courier carries. In histories, so it may never change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lack {
+    /// Name of the sink.
+    pub sink: String,
+    /// The groups, by their place in [`Freight::groups`].
+    pub groups: Vec<usize>,
 }
 
 /// What a courier tells its activity besides the freight.
@@ -253,14 +264,25 @@ pub struct Try {
     pub waited_s: u64,
 }
 
-/// What is lost when a courier gives up, by number and name.
-fn loss(freight: &RawValue) -> String {
+/// What is lost when a courier gives up: for which sinks, by number and name.
+fn loss(freight: &RawValue, lacks: &[Lack]) -> String {
     let groups = Freight::unpack(freight).map(|freight| freight.groups).unwrap_or_default();
+    if lacks.is_empty() {
+        return format!("gave up, {}", lost(&groups.iter().collect::<Vec<_>>(), ""));
+    }
+    let of_sink = |Lack { sink, groups: places }: &Lack| {
+        let lacking: Vec<_> = places.iter().filter_map(|place| groups.get(*place)).collect();
+        lost(&lacking, &format!(" to {sink}"))
+    };
+    format!("gave up, {}", lacks.iter().map(of_sink).collect::<Vec<_>>().join("; "))
+}
+
+fn lost(groups: &[&FlushGroup], to_sink: &str) -> String {
     let spans: Vec<&Span> = groups.iter().flat_map(|group| &group.spans).collect();
     let named: Vec<String> =
         spans.iter().take(NAMED_SPANS).map(|span| format!("{} {}", span.name, span.id)).collect();
     let more = if spans.len() > NAMED_SPANS { ", …" } else { "" };
-    format!("gave up, {} spans are lost: {}{more}", spans.len(), named.join(", "))
+    format!("{} spans are lost{to_sink}: {}{more}", spans.len(), named.join(", "))
 }
 
 /// How the courier names the activity that delivers. The activity half registers it.
@@ -337,6 +359,37 @@ mod tests {
         assert!(!lost.is_empty() && !carried.is_empty());
         assert_eq!(carried.len() + lost.len(), 190);
         assert!(packed[0].payloads[0].data.len() <= MAX_PACKED_BYTES);
+    }
+
+    #[test]
+    fn what_is_lost_is_named_for_each_sink_that_lacks_it() {
+        let groups = [group(1, 0..2, "x"), group(2, 2..5, "y")];
+        let (packed, _) = Freight::pack_for(1, "run", &groups);
+        let lack = |sink: &str, groups: &[usize]| Lack { sink: sink.into(), groups: groups.into() };
+        let message = loss(&packed[0], &[lack("otlp", &[1]), lack("file", &[0, 1])]);
+        let of_otlp = "gave up, 3 spans are lost to otlp: s 00000000-0000-0000-0000-000000000002, ";
+        assert!(message.starts_with(of_otlp), "{message}");
+        assert!(message.contains("; 5 spans are lost to file: s 0000"), "{message}");
+        assert!(loss(&packed[0], &[]).starts_with("gave up, 5 spans are lost: s "));
+    }
+
+    /// In the histories of couriers.
+    #[test]
+    fn what_the_activity_says_never_changes() {
+        let lack = Lack { sink: "otlp".into(), groups: vec![0, 2] };
+        let said = [
+            (Delivery::Done, r#""done""#),
+            (Delivery::Later, r#""later""#),
+            (Delivery::GiveUp, r#""give_up""#),
+            (
+                Delivery::GiveUpFor(vec![lack]),
+                r#"{"give_up_for":[{"sink":"otlp","groups":[0,2]}]}"#,
+            ),
+        ];
+        for (delivery, json) in said {
+            assert_eq!(serde_json::to_string(&delivery).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Delivery>(json).unwrap(), delivery);
+        }
     }
 
     #[test]

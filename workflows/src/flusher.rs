@@ -54,6 +54,7 @@ pub(crate) async fn flush_by_rule(run: &Run, ctx: &WorkflowInterceptorContext) -
     let mut timer: Option<Pin<Box<dyn Future<Output = _>>>> = None;
     let mut in_flight: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();
     poll_fn(|cx| {
+        run.look_for_arrivals(cx);
         in_flight.retain_mut(|flush| flush.as_mut().poll(cx).is_pending());
         loop {
             let linger = match timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use durable_spans_model::{HEADER, InvalidSpan, TraceContext, TraceParent};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 pub(crate) use temporalio_workflow::common::protos::temporal::api::common::v1::Payload;
 use temporalio_workflow::common::protos::temporal::api::common::v1::SearchAttributes;
+
+use crate::values::as_fields;
 
 /// Name of the memo entry, or of the field of a workflow's first argument, that may carry a
 /// [`TraceContext`] as plain JSON where no header can be set.
@@ -40,10 +42,30 @@ pub(crate) fn observed_to_payload(observed: &TraceParent) -> Payload {
     json_payload(observed.to_header())
 }
 
-/// The id of the schedule that started a run.
-pub(crate) fn schedule_id(search_attributes: Option<&SearchAttributes>) -> Option<String> {
+/// The id of the schedule that started a run, by the search attributes of its start.
+pub fn schedule_id(search_attributes: Option<&SearchAttributes>) -> Option<String> {
     let payload = search_attributes?.indexed_fields.get("TemporalScheduledById")?;
     serde_json::from_slice(&payload.data).ok()
+}
+
+/// What a run was started with, as the fields of an input. A payload that is not JSON, or has more
+/// bytes than this, is told by its size.
+pub(crate) fn arguments(payloads: &[Payload], most_bytes: usize) -> Map<String, Value> {
+    let value = |payload: &Payload| {
+        let encoding = payload.metadata.get("encoding").map(Vec::as_slice);
+        if encoding == Some(b"binary/null") {
+            return Value::Null;
+        }
+        let bytes = payload.data.len();
+        let is_json = encoding == Some(b"json/plain") && bytes <= most_bytes;
+        let parsed = is_json.then(|| serde_json::from_slice(&payload.data).ok()).flatten();
+        parsed.unwrap_or_else(|| format!("({bytes} bytes)").into())
+    };
+    match payloads {
+        [] => Map::new(),
+        [only] => as_fields(value(only), "input"),
+        several => as_fields(several.iter().map(value).collect(), "input"),
+    }
 }
 
 fn json_payload(data: Vec<u8>) -> Payload {

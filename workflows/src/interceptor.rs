@@ -7,8 +7,8 @@ use std::{
 };
 
 use durable_spans_model::{
-    FlushPolicy, HEADER, Outcome, RULE_VERSION, Sampling, Span, SpanId, SpanType, TRACER_HEADER,
-    Timestamp, TraceContext, TraceParent,
+    FlushPolicy, HEADER, Outcome, RULE_VERSION, Sampling, Span, SpanHooks, SpanId, SpanType,
+    TRACER_HEADER, Timestamp, TraceContext, TraceParent,
 };
 use temporalio_workflow::{
     ParentClosePolicy, TimerResult, WorkflowContextView,
@@ -17,15 +17,23 @@ use temporalio_workflow::{
         CancellableWorkflowOutboundFuture, ChildWorkflowOutboundResult, ContinueAsNewInput,
         ContinueAsNewResult, ExecuteWorkflowInput, ExecuteWorkflowResult, HandleQueryInput,
         HandleQueryResult, HandleSignalInput, HandleSignalResult, HandleUpdateInput,
-        HandleUpdateResult, ScheduleActivityInput, ScheduleActivityResult,
-        ScheduleLocalActivityInput, SignalWorkflowInput, SignalWorkflowResult,
-        StartChildWorkflowInput, StartChildWorkflowResult, StartTimerInput,
-        SyncWorkflowInterceptorContext, ValidateUpdateInput, ValidateUpdateResult,
-        WorkflowInterceptor, WorkflowInterceptorConstructor, WorkflowInterceptorContext,
-        WorkflowInterceptorFuture, WorkflowNext, WorkflowOutboundFuture,
+        HandleUpdateResult, InitializeWorkflowInput, InitializeWorkflowOutput,
+        ScheduleActivityInput, ScheduleActivityResult, ScheduleLocalActivityInput,
+        SignalWorkflowInput, SignalWorkflowResult, StartChildWorkflowInput,
+        StartChildWorkflowResult, StartTimerInput, SyncWorkflowInterceptorContext,
+        ValidateUpdateInput, ValidateUpdateResult, WorkflowInterceptor,
+        WorkflowInterceptorConstructor, WorkflowInterceptorContext, WorkflowInterceptorFuture,
+        WorkflowNext, WorkflowOutboundFuture,
     },
 };
 
+#[cfg(feature = "nexus")]
+use temporalio_workflow::workflow_interceptors::{
+    StartNexusOperationInput, StartNexusOperationResult,
+};
+
+#[cfg(feature = "nexus")]
+use crate::nexus;
 use crate::{
     courier::COURIER_WORKFLOW,
     flush::FlushGroup,
@@ -38,6 +46,7 @@ use crate::{
     run::{Options, Run, StartFacts},
     scope::{Scope, ScopeKey},
     timetable::Timetable,
+    values::{ValueTypes, as_fields},
 };
 
 type Headers = Vec<(String, header::Payload)>;
@@ -71,6 +80,12 @@ impl WorkflowTracing {
     pub fn timetable(mut self, timetable: Timetable) -> Self {
         self.timetable = timetable;
         self
+    }
+
+    /// The policy of a run that started then without a header that pins one, `None` if it is left
+    /// alone.
+    pub fn policy_at(&self, start: Timestamp) -> Option<FlushPolicy> {
+        self.timetable.policy_at(start)
     }
 
     /// Says how much a run may record.
@@ -174,6 +189,22 @@ impl WorkflowTracing {
         self
     }
 
+    /// What happens to spans before they are kept: hooks, redaction, and which inputs and outputs are
+    /// captured. Default: [`SpanHooks::new`]. Changing it is no versioning event.
+    #[must_use]
+    pub fn span_hooks(mut self, hooks: SpanHooks) -> Self {
+        self.options.span_hooks = Arc::new(hooks);
+        self
+    }
+
+    /// The types of values that are captured. Default: [`ValueTypes::new`]. Changing it is no
+    /// versioning event.
+    #[must_use]
+    pub fn values(mut self, values: ValueTypes) -> Self {
+        self.options.values = values;
+        self
+    }
+
     /// The interceptor, to be registered on a worker's or a replayer's options.
     pub fn interceptor(self) -> WorkflowInterceptorConstructor {
         let Self { timetable, options } = self;
@@ -251,7 +282,9 @@ impl Mode {
                     observed,
                     policy,
                 };
-                Self::Traced(Rc::new(Run::new(start, options.clone())))
+                let arguments =
+                    options.span_hooks.captured().inputs().then(|| raw.arguments.clone());
+                Self::Traced(Rc::new(Run::new(start, arguments, options.clone())))
             }
         }
     }
@@ -370,14 +403,55 @@ fn headers_with(run: &Run, context: &TraceContext) -> Headers {
     headers
 }
 
-/// Counts the resolution of a user's command when the user's code sees it, and looks at it.
+/// Counts the resolution of a user's command, and looks at it when the user's code sees it.
 fn resolution<T: 'static>(
     run: &Rc<Run>,
+    future: CancellableWorkflowOutboundFuture<T>,
     see: impl FnOnce(&T) + 'static,
-) -> impl FnOnce(T) -> T + 'static {
+) -> CancellableWorkflowOutboundFuture<T> {
+    counted(run, future, |value| value).map(seen(see))
+}
+
+/// Counts the resolution of a user's command: when it arrives, or under the first versions of the
+/// rule when the user's code sees it.
+fn counted<T: 'static>(
+    run: &Rc<Run>,
+    future: CancellableWorkflowOutboundFuture<T>,
+    arrived: impl FnOnce(T) -> T + 'static,
+) -> CancellableWorkflowOutboundFuture<T> {
+    let arrived = counting(run, arrived);
+    if !run.counts_arrivals() {
+        return future.map(arrived);
+    }
+    let cancellation = future.cancellation_handle();
+    CancellableWorkflowOutboundFuture::new(run.expect(future, arrived), cancellation)
+}
+
+/// A local activity issues more commands when it is polled, if it has to be tried again later: so
+/// its future is left to the user's code. Where others count as they arrive, it has counted twice
+/// when it began.
+fn local_resolution<T: 'static>(
+    run: &Rc<Run>,
+    future: CancellableWorkflowOutboundFuture<T>,
+    see: impl FnOnce(&T) + 'static,
+) -> CancellableWorkflowOutboundFuture<T> {
+    if run.counts_arrivals() {
+        run.count_operation();
+        return future.map(seen(see));
+    }
+    future.map(counting(run, seen(see)))
+}
+
+fn counting<T, F: FnOnce(T) -> T>(run: &Rc<Run>, arrived: F) -> impl FnOnce(T) -> T + use<T, F> {
     let run = run.clone();
     move |value| {
         run.count_operation();
+        arrived(value)
+    }
+}
+
+fn seen<T>(see: impl FnOnce(&T)) -> impl FnOnce(T) -> T {
+    move |value| {
         see(&value);
         value
     }
@@ -394,8 +468,18 @@ fn activity_span(
     Operation::start(run, &parent, activity_type, SpanType::Custom, "activity")
 }
 
-fn activity_outcome(result: &ScheduleActivityResult) -> Outcome {
-    result.as_ref().err().map_or(Outcome::Success, outcome::activity)
+/// Ends the activity's span with its result, and captures what it returned.
+fn end_activity(
+    run: &Rc<Run>,
+    activity: Operation,
+) -> impl FnOnce(&ScheduleActivityResult) + 'static {
+    let run = run.clone();
+    move |result| {
+        let value = result.as_ref().ok().map(|value| value.as_any());
+        let types = run.outputs();
+        activity.output(types.zip(value).and_then(|(types, value)| types.shown(value)));
+        activity.finish(result.as_ref().err().map_or(Outcome::Success, outcome::activity));
+    }
 }
 
 /// Clears the run's memory when the main routine is dropped, before the user's future is: eviction
@@ -409,6 +493,20 @@ impl Drop for Presence<'_> {
 }
 
 impl WorkflowInterceptor for Interceptor {
+    fn initialize_workflow(
+        &self,
+        _ctx: WorkflowContextView,
+        input: InitializeWorkflowInput,
+        next: WorkflowNext<'_, InitializeWorkflowInput, InitializeWorkflowOutput>,
+    ) -> InitializeWorkflowOutput {
+        if let Mode::Traced(run) = &self.mode
+            && run.inputs().is_some_and(|types| types.hides_init(&input))
+        {
+            run.hide_arguments();
+        }
+        next.run(input)
+    }
+
     fn execute<'a>(
         &'a self,
         ctx: WorkflowInterceptorContext,
@@ -430,6 +528,10 @@ impl WorkflowInterceptor for Interceptor {
         };
         WorkflowInterceptorFuture::new(async move {
             let root = run.begin(&ctx);
+            if run.inputs().is_some_and(|types| types.hides_start(&input)) {
+                run.hide_arguments();
+            }
+            run.note_arguments(&root);
             let scope = Scope { run: run.clone(), current: root.clone() };
             let user = || ctx.with_context_value::<ScopeKey, _>(scope, next.run(input));
             let mut user =
@@ -447,6 +549,11 @@ impl WorkflowInterceptor for Interceptor {
                 }
             })
             .await;
+            if let (Ok(value), Some(types)) = (&result, run.outputs())
+                && let Some(value) = types.output(&**value)
+            {
+                run.update(&root, |span| span.output.extend(as_fields(value, "output")));
+            }
             let end = outcome::run_end(&result, ctx.cancellation_token().is_cancelled());
             flusher::close(&run, &ctx, &root, end, flusher).await;
             result
@@ -468,6 +575,7 @@ impl WorkflowInterceptor for Interceptor {
         };
         let (operation, scope) =
             Self::handler(run, &ctx, input.name(), "signal", input.headers().iter());
+        operation.input(run.inputs().and_then(|types| types.signal(&input)));
         let handler = in_scope(ctx, scope, || next.run(input));
         WorkflowInterceptorFuture::new(async move {
             let result = handler.await;
@@ -494,9 +602,13 @@ impl WorkflowInterceptor for Interceptor {
         };
         let (operation, scope) =
             Self::handler(run, &ctx, input.name(), "update", input.headers().iter());
+        operation.input(run.inputs().and_then(|types| types.update(&input)));
         let handler = in_scope(ctx, scope, || next.run(input));
         WorkflowInterceptorFuture::new(async move {
             let result = handler.await;
+            if let (Ok(value), Some(types)) = (&result, run.outputs()) {
+                operation.output(types.output(&**value));
+            }
             operation.finish(match &result {
                 Ok(_) => Outcome::Success,
                 Err(error) => outcome::handler_error(error),
@@ -532,18 +644,18 @@ impl WorkflowInterceptor for Interceptor {
         let Some(run) = self.of_user() else { return next.run(input) };
         run.count_operation();
         if !self.timer_spans {
-            return next.run(input).map(resolution(run, |_| {}));
+            return resolution(run, next.run(input), |_| {});
         }
         let parent = Parent::Here(current(run, &ctx));
         let timer = Operation::start(run, &parent, "timer", SpanType::Standalone, "timer");
         let ms = u64::try_from(input.options().duration.as_millis()).unwrap_or(u64::MAX);
         timer.note("temporal.timer_ms", ms);
-        next.run(input).map(resolution(run, |result: &TimerResult| {
+        resolution(run, next.run(input), |result| {
             timer.finish(match result {
                 TimerResult::Fired => Outcome::Success,
                 TimerResult::Cancelled => Outcome::Canceled,
             });
-        }))
+        })
     }
 
     fn schedule_activity(
@@ -557,8 +669,9 @@ impl WorkflowInterceptor for Interceptor {
             return next.run(input);
         };
         let activity = activity_span(run, &ctx, input.activity_type());
+        activity.input(run.inputs().and_then(|types| types.activity(&input)));
         input.headers_mut().extend(headers_below(run, &activity, false));
-        next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
+        resolution(run, next.run(input), end_activity(run, activity))
     }
 
     fn schedule_local_activity(
@@ -573,8 +686,9 @@ impl WorkflowInterceptor for Interceptor {
         };
         let activity = activity_span(run, &ctx, input.activity_type());
         activity.note("temporal.local", true);
+        activity.input(run.inputs().and_then(|types| types.local_activity(&input)));
         input.headers_mut().extend(headers_below(run, &activity, false));
-        next.run(input).map(resolution(run, |result| activity.finish(activity_outcome(result))))
+        local_resolution(run, next.run(input), end_activity(run, activity))
     }
 
     fn start_child_workflow(
@@ -595,20 +709,17 @@ impl WorkflowInterceptor for Interceptor {
             child.outlives_its_run();
         }
         input.headers_mut().extend(headers_below(&run, &child, true));
-        next.run(input).map(move |started| {
-            run.count_operation();
-            match started {
-                Err(error) => {
-                    child.finish(outcome::child_start(&error));
-                    Err(error)
-                }
-                Ok(started) => Ok(started.map_result(|completion| {
-                    let end = |result: &ChildWorkflowOutboundResult| {
-                        child.finish(result.as_ref().err().map_or(Outcome::Success, outcome::child))
-                    };
-                    completion.map(resolution(&run, end))
-                })),
+        let of_child = run.clone();
+        counted(&run, next.run(input), move |started: StartChildWorkflowResult| match started {
+            Err(error) => {
+                child.finish(outcome::child_start(&error));
+                Err(error)
             }
+            Ok(started) => Ok(started.map_result(|completion| {
+                resolution(&of_child, completion, |result: &ChildWorkflowOutboundResult| {
+                    child.finish(result.as_ref().err().map_or(Outcome::Success, outcome::child));
+                })
+            })),
         })
     }
 
@@ -624,7 +735,7 @@ impl WorkflowInterceptor for Interceptor {
         };
         run.count_operation();
         input.headers_mut().extend(headers_of(run, current(run, &ctx).id(), false));
-        next.run(input).map(resolution(run, |_| {}))
+        resolution(run, next.run(input), |_| {})
     }
 
     fn cancel_external_workflow(
@@ -639,7 +750,23 @@ impl WorkflowInterceptor for Interceptor {
     ) -> WorkflowOutboundFuture<CancelExternalWorkflowResult> {
         let Some(run) = self.of_user() else { return next.run(input) };
         run.count_operation();
-        next.run(input).map(resolution(run, |_| {}))
+        let arrived = counting(run, |result| result);
+        match run.counts_arrivals() {
+            true => WorkflowOutboundFuture::new(run.expect(next.run(input), arrived)),
+            false => next.run(input).map(arrived),
+        }
+    }
+
+    #[cfg(feature = "nexus")]
+    fn start_nexus_operation(
+        &self,
+        ctx: WorkflowInterceptorContext,
+        mut input: StartNexusOperationInput,
+        next: CancellableNext<StartNexusOperationInput, StartNexusOperationResult>,
+    ) -> CancellableWorkflowOutboundFuture<StartNexusOperationResult> {
+        let Some(run) = self.of_user() else { return next.run(input) };
+        let span = nexus::schedule(run, current(run, &ctx), input.options_mut());
+        nexus::started(span, next.run(input))
     }
 
     fn continue_as_new(

@@ -14,8 +14,11 @@
 //!
 //! A flush is a command in the run's history, so it must be issued at the same point at each
 //! replay, whatever the code records by then. It depends on nothing but the user's own
-//! operations: commands, their resolutions as the code sees them, and entered signal and update
-//! handlers. Adding, removing or renaming spans never breaks a run in flight.
+//! operations: commands, their results as they arrive (a local activity counts twice when it begins
+//! instead), and entered signal and update handlers. Adding, removing or renaming spans never breaks a run in flight, nor
+//! does awaiting in another order, or awaiting what was dropped before. Runs of the first versions
+//! of the rule, and those without a header unless their policy is
+//! [`counting_arrivals`][arrivals], count results when the code sees them instead.
 //!
 //! | when | default | cost in history |
 //! |---|---|---|
@@ -27,6 +30,11 @@
 //! Where the sink is down when a run closes, or the buffer of a run grows large meanwhile, the
 //! flush's result asks for couriers: abandoned child workflows of type [`COURIER_WORKFLOW`], which
 //! keep trying for seven days. Each costs the run 2 events and a workflow task (3 events).
+//!
+//! With the cargo feature `nexus` (the SDK's experimental interface for it), Nexus operations have
+//! spans, from their schedule to their result, or to their start where they go on after that: the SDK
+//! shows that result to the workflow's code alone. Services get a W3C `traceparent`. Nexus operations
+//! do not count for the rule, with the feature or without.
 //!
 //! A mid-run flush hands the spans to the worker and returns at once. Only the flush at the close
 //! waits for the sink, about a second at most.
@@ -53,8 +61,10 @@
 //! }
 //! ```
 //!
+//! [arrivals]: durable_spans_model::FlushPolicy::counting_arrivals
 //! [buffered]: durable_spans_model::FlushPolicy::when_buffered
 
+mod arrival;
 mod courier;
 mod flush;
 mod flusher;
@@ -62,6 +72,8 @@ mod header;
 mod interceptor;
 mod limits;
 mod logs;
+#[cfg(feature = "nexus")]
+mod nexus;
 mod operation;
 mod outcome;
 mod recorder;
@@ -70,18 +82,22 @@ mod run;
 mod scope;
 mod span;
 mod timetable;
+mod values;
 
 pub use courier::{
-    COURIER_WORKFLOW, Courier, DELIVER_ACTIVITY, Delivery, FREIGHT_BYTES, Freight, Try,
+    COURIER_WORKFLOW, Courier, DELIVER_ACTIVITY, Delivery, FREIGHT_BYTES, Freight, Lack, Try,
 };
 pub use flush::{
     Acknowledgement, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, FlushGroup, FlushReply, FlushRequest,
     PackedFlush, digest,
 };
-pub use header::{EXPLICIT_CONTEXT, from_payload, of_start as context_of_start, to_payload};
+pub use header::{
+    EXPLICIT_CONTEXT, from_payload, of_start as context_of_start, schedule_id, to_payload,
+};
 pub use interceptor::WorkflowTracing;
 pub use limits::Limits;
 pub use logs::{LOG_TARGET, is_in_workflow, is_replaying, log_span};
-pub use run::{SEED_STREAM, place_stream};
+pub use run::{ROOT_DRAW, SEED_STREAM, place_stream};
 pub use span::{InWorkflow, WorkflowRecording, WorkflowSpan, WorkflowSpans};
 pub use timetable::Timetable;
+pub use values::{ValueTypes, as_fields};

@@ -1,10 +1,12 @@
 use std::rc::Rc;
 
-use durable_spans_model::{Outcome, SpanType};
+use durable_spans_model::{Outcome, Span, SpanType};
+use serde_json::{Map, Value};
 
 use crate::{
     recorder::{Parent, SpanRef},
     run::Run,
+    values::as_fields,
 };
 
 /// The span of something that the workflow waits for: an activity, a child workflow, a handler.
@@ -27,6 +29,9 @@ impl Operation {
         let span = run.start(Some(parent), name.to_owned().into(), span_type);
         let operation = Self { run: run.clone(), span };
         operation.note("temporal.kind", kind);
+        if let Some(span) = &operation.span {
+            run.described(span);
+        }
         operation
     }
 
@@ -35,11 +40,32 @@ impl Operation {
         self.span.as_ref()
     }
 
-    pub(crate) fn note(&self, name: &'static str, value: impl Into<serde_json::Value>) {
+    pub(crate) fn note(&self, name: &'static str, value: impl Into<Value>) {
         if let Some(span) = &self.span {
             self.run.update(span, |span| {
                 span.metadata.insert(name.into(), value.into());
             });
+        }
+    }
+
+    /// Adds what goes in, if it was captured.
+    pub(crate) fn input(&self, value: Option<Value>) {
+        self.add(value, "input", |span| &mut span.input);
+    }
+
+    /// Adds what came out, if it was captured.
+    pub(crate) fn output(&self, value: Option<Value>) {
+        self.add(value, "output", |span| &mut span.output);
+    }
+
+    fn add(
+        &self,
+        value: Option<Value>,
+        name: &str,
+        part: impl FnOnce(&mut Span) -> &mut Map<String, Value>,
+    ) {
+        if let (Some(span), Some(value)) = (&self.span, value) {
+            self.run.update(span, |span| part(span).extend(as_fields(value, name)));
         }
     }
 

@@ -129,6 +129,28 @@ pub(crate) fn signal(error: &WorkflowSignalError) -> Outcome {
     caused(error.reason(), error.failure(), error, "SignalError")
 }
 
+/// The outcome of a Nexus operation that failed before it started. The innermost cause says why.
+#[cfg(feature = "nexus")]
+pub(crate) fn nexus_start(failure: &Failure) -> Outcome {
+    use temporalio_workflow::common::protos::temporal::api::failure::v1::failure::FailureInfo;
+    let mut cause = failure;
+    while let Some(inner) = &cause.cause {
+        cause = inner;
+    }
+    let error = |error_type: &str| SpanError::new(error_type, cause.message.clone());
+    Outcome::Error(match &cause.failure_info {
+        Some(FailureInfo::CanceledFailureInfo(_)) => return Outcome::Canceled,
+        Some(FailureInfo::ApplicationFailureInfo(info)) => {
+            let known = Some(info.r#type.as_str()).filter(|name| !name.is_empty());
+            error(known.unwrap_or("ApplicationFailure")).category(ErrorCategory::Application)
+        }
+        Some(FailureInfo::TimeoutFailureInfo(_)) => {
+            error("TimeoutError").category(ErrorCategory::Platform)
+        }
+        _ => error("NexusOperationError"),
+    })
+}
+
 fn application(failure: &ApplicationFailure) -> Outcome {
     let error_type = failure.type_name().filter(|name| !name.is_empty());
     Outcome::Error(

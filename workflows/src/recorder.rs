@@ -2,9 +2,13 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, VecDeque},
     rc::Rc,
+    sync::Arc,
 };
 
-use durable_spans_model::{Outcome, Seed, Span, SpanId, SpanType, Timestamp, TraceId, TraceParent};
+use durable_spans_model::{
+    Outcome, Seed, Span, SpanHooks, SpanId, SpanType, Timestamp, TraceId, TraceParent,
+};
+use serde_json::{Map, Value};
 
 use crate::{
     courier::json_len,
@@ -56,6 +60,7 @@ pub(crate) struct Recorder {
     limits: Limits,
     marks: Marks,
     kept: Kept,
+    hooks: Arc<SpanHooks>,
     /// Bytes of JSON per group, where groups must be small enough for a command each.
     group_bytes: Option<usize>,
     next_sequence: u64,
@@ -98,6 +103,8 @@ pub(crate) struct Marks {
     pub(crate) observed: Option<TraceParent>,
     /// The run, where it goes on with what another one began (a reset): tells their spans apart.
     pub(crate) run_id: Option<String>,
+    /// What every span of the trace has as metadata.
+    pub(crate) shared: Map<String, Value>,
 }
 
 /// What became of the spans of a run, as far as the run knows.
@@ -146,6 +153,7 @@ impl Recorder {
             limits,
             marks,
             kept: Kept::All,
+            hooks: Arc::default(),
             group_bytes,
             next_sequence: 0,
             open: BTreeMap::new(),
@@ -163,9 +171,17 @@ impl Recorder {
         }
     }
 
-    /// Says which spans shall arrive. Default: all.
-    pub(crate) fn keep(&mut self, kept: Kept) {
+    /// Says which spans shall arrive, by default all, and what happens to them before they are kept.
+    pub(crate) fn keep(&mut self, kept: Kept, hooks: Arc<SpanHooks>) {
         self.kept = kept;
+        self.hooks = hooks;
+    }
+
+    /// To be called when a span has begun and was described.
+    pub(crate) fn described(&mut self, span: &SpanRef) {
+        if let Some(open) = self.open.get_mut(&span.sequence) {
+            self.hooks.begin(&mut open.span);
+        }
     }
 
     pub(crate) fn kept(&self) -> Kept {
@@ -214,6 +230,7 @@ impl Recorder {
         if let Some(observed) = &self.marks.observed {
             span.set_observed(observed);
         }
+        span.metadata.clone_from(&self.marks.shared);
         if let Some(run_id) = &self.marks.run_id {
             span.metadata.insert("temporal.run_id".into(), run_id.as_str().into());
         }
@@ -273,6 +290,7 @@ impl Recorder {
         if self.kept == Kept::Nothing {
             return;
         }
+        self.hooks.end(&mut span);
         let bytes = self.limits.cut(&mut span);
         let full = self.ended.len() >= self.limits.buffer_spans
             || self.ended_bytes + bytes > self.limits.buffer_bytes;
@@ -310,6 +328,7 @@ impl Recorder {
         for (sequence, open) in &mut self.open {
             if !std::mem::replace(&mut open.announced, true) {
                 let mut span = open.span.clone();
+                self.hooks.keep(&mut span);
                 self.limits.cut(&mut span);
                 spans.push((*sequence, span));
             }
@@ -345,8 +364,9 @@ impl Recorder {
     /// The spans that no flush has carried, and those that are open, as they are now. In order of
     /// starting.
     pub(crate) fn into_spans(self) -> Vec<Span> {
-        let limits = self.limits;
+        let (limits, hooks) = (self.limits, self.hooks);
         let open = self.open.into_iter().map(|(sequence, OpenSpan { mut span, .. })| {
+            hooks.keep(&mut span);
             limits.cut(&mut span);
             (sequence, span)
         });

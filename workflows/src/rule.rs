@@ -11,8 +11,13 @@
 //!   period doubles with each such flush, from `linger` up to [`LONGEST_LINGER`].
 //! - **R3**: the close of the run. The interceptor sees to it.
 //!
-//! Version 2 is the same with a normal activity for each flush. Versions 3 and 4 are for runs that are
-//! kept if they fail: nothing but R3, and that only if the run fails.
+//! An operation is a command of the user's code, a message that a handler of it takes, or the result
+//! of a command: in versions 1 and 2 when the code sees it, in versions 3 and 4 when it arrives,
+//! whether or not the code awaits it by then; there a local activity counts twice when it begins, and
+//! its result not. Versions 2 and 4 flush by normal activities.
+//!
+//! Versions 5 and 6 are for runs that are kept if they fail: nothing but R3, and that only if the run
+//! fails; by a local and by a normal activity.
 //!
 //! The decision reads no buffer length (but for the opt-in trigger), no option of today, no clock,
 //! no history length, no sink state and no replay flag, and it does not depend on when a flush
@@ -61,7 +66,8 @@ impl FlushRule {
         }
     }
 
-    /// The user's code issued a command, saw one resolve, or entered a signal or update handler.
+    /// The user's code issued a command or entered a signal or update handler, or a command's result
+    /// counts.
     pub(crate) fn count_operation(&mut self) {
         self.operations += 1;
     }

@@ -1,14 +1,16 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
+    future::Future,
     rc::Rc,
     sync::Arc,
+    task::Context,
     time::SystemTime,
 };
 
 use durable_spans_model::{
-    Draft, FlushPolicy, Outcome, Sampling, Seed, Span, SpanId, SpanType, Starting, Timestamp,
-    TraceContext, TraceId, TraceParent, next_trace_id,
+    Draft, FlushPolicy, Outcome, Sampling, Seed, Span, SpanHooks, SpanId, SpanType, Starting,
+    Timestamp, TraceContext, TraceId, TraceParent, next_trace_id,
 };
 use serde_json::{Map, Value};
 use temporalio_workflow::{
@@ -16,11 +18,14 @@ use temporalio_workflow::{
 };
 
 use crate::{
+    arrival::Arrivals,
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
+    header::{self, Payload},
     limits::Limits,
     recorder::{Kept, Marks, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
+    values::ValueTypes,
 };
 
 /// Name of the random stream whose first number makes the [`Seed`] of a run's ids. Changing it, or
@@ -32,6 +37,9 @@ pub const SEED_STREAM: &str = "durable-spans";
 pub fn place_stream(place: u64) -> String {
     format!("{SEED_STREAM}/{place:x}")
 }
+
+/// What a root is given for the number of its place where it is to be the same after every reset.
+pub const ROOT_DRAW: u64 = 0;
 
 /// So small that several groups fit into a command of a flush by a normal activity.
 const PACKED_GROUP_BYTES: usize = 256 * 1024;
@@ -63,6 +71,8 @@ pub(crate) struct Options {
     /// Decides for runs whose trace begins with them.
     pub(crate) sampling: Sampling,
     pub(crate) disabled: bool,
+    pub(crate) span_hooks: Arc<SpanHooks>,
+    pub(crate) values: ValueTypes,
 }
 
 /// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
@@ -71,8 +81,13 @@ pub(crate) struct Options {
 /// thread that runs the workflow.
 pub(crate) struct Run {
     start: StartFacts,
+    /// What the run was started with, until it is noted.
+    arguments: Cell<Option<Vec<Payload>>>,
+    hides_arguments: Cell<bool>,
     options: Arc<Options>,
     rule: RefCell<FlushRule>,
+    /// Under a rule that counts what arrives.
+    arrivals: Arrivals,
     recorder: RefCell<Option<Recorder>>,
     root: RefCell<Option<SpanRef>>,
     /// The workflow's clock and random streams. Taken away when the run leaves memory, since it
@@ -113,9 +128,16 @@ pub(crate) struct StartFacts {
 }
 
 impl Run {
-    pub(crate) fn new(start: StartFacts, options: Arc<Options>) -> Self {
+    pub(crate) fn new(
+        start: StartFacts,
+        arguments: Option<Vec<Payload>>,
+        options: Arc<Options>,
+    ) -> Self {
         Self {
+            arguments: Cell::new(arguments),
+            hides_arguments: Cell::new(false),
             rule: RefCell::new(FlushRule::new(start.policy)),
+            arrivals: Arrivals::default(),
             start,
             options,
             recorder: RefCell::new(None),
@@ -134,8 +156,12 @@ impl Run {
         if let Some(root) = &*self.root.borrow() {
             return root.clone();
         }
-        let drawn: u128 = ctx.random_stream(SEED_STREAM).random();
-        let seed = Seed::new(drawn, &self.start.workflow_id);
+        let keeps_root = self.start.policy.keeps_root() && !self.start.original_run_id.is_empty();
+        let seed = if keeps_root {
+            Seed::of_run(&self.start.original_run_id, &self.start.workflow_id)
+        } else {
+            Seed::new(ctx.random_stream(SEED_STREAM).random(), &self.start.workflow_id)
+        };
         let (trace_id, parent, group_id) = match &self.start.context {
             Some(context) => {
                 (context.trace_id.clone(), context.span_id.clone(), context.group_id.clone())
@@ -146,14 +172,18 @@ impl Run {
         let kept = self.kept(&trace_id);
         let (limits, marks) = (self.options.limits, self.marks());
         let mut recorder = Recorder::new(trace_id, group_id, seed, limits, marks, group_bytes);
-        recorder.keep(kept);
+        recorder.keep(kept, self.options.span_hooks.clone());
         *self.recorder.borrow_mut() = Some(recorder);
         *self.ctx.borrow_mut() = Some(ctx.clone());
         let previous = self.start.context.as_ref().and_then(|context| context.previous.clone());
         let name = self.start.workflow_type.clone();
-        let root = self
-            .start(parent.map(Parent::Elsewhere).as_ref(), name.into(), SpanType::AgentWorkflow)
-            .expect("the recorder was made just now");
+        let (parent, kind) = (parent.map(Parent::Elsewhere), SpanType::AgentWorkflow);
+        let root = if keeps_root {
+            self.open(parent.as_ref(), None, name.into(), kind, |_| ROOT_DRAW)
+        } else {
+            self.start(parent.as_ref(), name.into(), kind)
+        };
+        let root = root.expect("the recorder was made just now");
         self.update(&root, |span| {
             span.start_timestamp = self.start.start_time;
             let metadata = &mut span.metadata;
@@ -178,6 +208,7 @@ impl Run {
                 metadata.insert("temporal.attempt".into(), self.start.attempt.into());
             }
         });
+        self.described(&root);
         *self.root.borrow_mut() = Some(root.clone());
         root
     }
@@ -223,6 +254,30 @@ impl Run {
         failed || !self.start.policy.is_on_error()
     }
 
+    /// The types of values that are captured, if inputs are.
+    pub(crate) fn inputs(&self) -> Option<&ValueTypes> {
+        self.options.span_hooks.captured().inputs().then_some(&self.options.values)
+    }
+
+    /// The types of values that are captured, if outputs are.
+    pub(crate) fn outputs(&self) -> Option<&ValueTypes> {
+        self.options.span_hooks.captured().outputs().then_some(&self.options.values)
+    }
+
+    /// Says that the type of what the run was started with is hidden.
+    pub(crate) fn hide_arguments(&self) {
+        self.hides_arguments.set(true);
+    }
+
+    /// Notes on the root what the run was started with.
+    pub(crate) fn note_arguments(&self, root: &SpanRef) {
+        let shown = self.inputs().is_some() && !self.hides_arguments.get();
+        if let Some(arguments) = self.arguments.take().filter(|_| shown) {
+            let most = self.options.limits.field_bytes;
+            self.update(root, |span| span.input.extend(header::arguments(&arguments, most)));
+        }
+    }
+
     fn is_reset(&self) -> bool {
         let StartFacts { run_id, original_run_id, .. } = &self.start;
         !original_run_id.is_empty() && original_run_id != run_id
@@ -230,7 +285,12 @@ impl Run {
 
     fn marks(&self) -> Marks {
         let run_id = self.is_reset().then(|| self.start.run_id.clone());
-        Marks { observed: self.start.observed.clone(), run_id }
+        Marks { observed: self.start.observed.clone(), run_id, shared: self.shared() }
+    }
+
+    /// Metadata of every span of the trace.
+    fn shared(&self) -> Map<String, Value> {
+        self.start.context.as_ref().map_or_else(Map::new, |context| context.shared.clone())
     }
 
     /// Where `span` stands in the observability trace that the run was started in, if any.
@@ -248,6 +308,8 @@ impl Run {
             }
         }
         self.ctx.take();
+        // They point back to what holds us, too.
+        self.arrivals.forget();
     }
 
     /// Opens a span, `None` if the run has left memory.
@@ -257,15 +319,31 @@ impl Run {
         name: Cow<'static, str>,
         span_type: SpanType,
     ) -> Option<SpanRef> {
-        self.open(parent, None, name, span_type)
+        self.open(parent, None, name, span_type, |place| self.draw(place))
     }
 
     /// Opens a span that the user's code has described, `None` if the run has left memory.
     pub(crate) fn start_draft<R>(&self, parent: &Parent, mut draft: Draft<R>) -> Option<SpanRef> {
-        let name = std::mem::take(&mut draft.name);
-        let span = self.open(Some(parent), draft.id.take(), name, SpanType::default())?;
+        let (name, id) = (std::mem::take(&mut draft.name), draft.id.take());
+        let span =
+            self.open(Some(parent), id, name, SpanType::default(), |place| self.draw(place))?;
         self.update(&span, |span| draft.describe(span));
+        self.described(&span);
         Some(span)
+    }
+
+    /// To be called when a span has begun and was described.
+    pub(crate) fn described(&self, span: &SpanRef) {
+        if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
+            recorder.described(span);
+        }
+    }
+
+    /// The first draw of a stream follows from its name and the run's seed alone, whatever else was
+    /// drawn. A reset gives the run another seed for what comes after it.
+    fn draw(&self, place: u64) -> u64 {
+        let ctx = self.ctx.borrow();
+        ctx.as_ref().map_or(0, |ctx| ctx.random_stream(place_stream(place)).random())
     }
 
     fn open(
@@ -274,13 +352,10 @@ impl Run {
         id: Option<SpanId>,
         name: Cow<'static, str>,
         span_type: SpanType,
+        draw: impl Fn(u64) -> u64,
     ) -> Option<SpanRef> {
         let at = self.now();
-        let ctx = self.ctx.borrow();
-        let ctx = ctx.as_ref()?;
-        // The first draw of a stream follows from its name and the run's seed alone, whatever else
-        // was drawn. A reset gives the run another seed for what comes after it.
-        let draw = |place: u64| ctx.random_stream(place_stream(place)).random();
+        // Both are there until the run leaves memory.
         let mut recorder = self.recorder.borrow_mut();
         let recorder = recorder.as_mut()?;
         Some(match id {
@@ -356,6 +431,7 @@ impl Run {
             group_id,
             policy: starts_run.then_some(policy),
             previous: None,
+            shared: self.shared(),
         }
     }
 
@@ -385,6 +461,30 @@ impl Run {
     /// Counts an operation of the user's code, unless it is a command of ours.
     pub(crate) fn count_operation(&self) {
         self.rule.borrow_mut().count_operation();
+    }
+
+    /// Whether results count when they arrive, or when the user's code sees them. Pinned when the
+    /// run started.
+    pub(crate) fn counts_arrivals(&self) -> bool {
+        self.start.policy.counts_arrivals()
+    }
+
+    /// See [`Arrivals::expect`].
+    pub(crate) fn expect<T: 'static, R, A>(
+        &self,
+        result: R,
+        arrived: A,
+    ) -> impl Future<Output = T> + use<T, R, A>
+    where
+        R: Future<Output = T> + 'static,
+        A: FnOnce(T) -> T + 'static,
+    {
+        self.arrivals.expect(result, arrived)
+    }
+
+    /// See [`Arrivals::look`].
+    pub(crate) fn look_for_arrivals(&self, cx: &mut Context<'_>) {
+        self.arrivals.look(cx);
     }
 
     /// Marks the commands that are issued until the guard is dropped as ours.

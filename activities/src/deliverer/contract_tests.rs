@@ -145,3 +145,46 @@ async fn spans_that_a_sink_rejected_without_naming_them_are_counted_and_not_sent
     assert_eq!(statistics.dropped[&DropReason::Rejected], 2);
     assert!(sink.1.batches().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_there_twice_is_counted_where_copies_are_kept() {
+    let lost = || SinkError::retryable("the answer was lost");
+    for (contract, error, doubtful) in [
+        (Contract::append_only(), lost(), 6),
+        (Contract::append_only(), lost().not_stored(), 0),
+        (Contract::append_only(), SinkError::credentials("wrong key"), 0),
+        (Contract::first_write_wins(), lost(), 0),
+        (Contract::upsert(), lost(), 0),
+    ] {
+        let sink = Under::new(contract);
+        let mut failures = 2;
+        sink.1.fail_with(move |_| {
+            failures -= 1;
+            (failures >= 0).then(|| error.clone())
+        });
+        let deliverer = Deliverer::new(sink.clone());
+        deliverer.take_last("run", &group(1, vec![span(1), span(2), span(3)]));
+        let statistics = deliverer.flush(Duration::from_secs(60)).await;
+        assert_eq!((statistics.delivered, statistics.doubtful), (3, doubtful), "{contract:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_given_up_may_be_there_too() {
+    let deliverer = Deliverer::new(Hanging);
+    let (expired, kept) = (group(1, vec![span(1)]), group(2, vec![span(2)]));
+    let taken = deliverer.take_flush("run", vec![expired.clone(), kept], WAIT).await;
+    assert_eq!(taken.delivered, []);
+    deliverer.give_up("run", &[expired]);
+    let statistics = deliverer.flush(Duration::from_secs(1)).await;
+    assert_eq!((statistics.dropped_total(), statistics.deferred, statistics.doubtful), (1, 1, 2));
+}
+
+/// Never answers.
+struct Hanging;
+
+impl SpanSink for Hanging {
+    fn upsert_batch<'a>(&'a self, _: &'a SpanBatch) -> BoxFuture<'a, Result<(), SinkError>> {
+        Box::pin(std::future::pending())
+    }
+}

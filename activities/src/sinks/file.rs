@@ -145,7 +145,8 @@ impl SpanSink for FileSink {
             let written = tokio::task::spawn_blocking(move || sink.write(&lines)).await;
             written.map_err(SinkError::retryable)?.map_err(|error| {
                 let path = self.path.display();
-                SinkError::retryable(format!("cannot write spans to {path}: {error}"))
+                // What was written of the batch was cut off again.
+                SinkError::retryable(format!("cannot write spans to {path}: {error}")).not_stored()
             })
         }
         .boxed()

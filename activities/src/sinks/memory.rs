@@ -6,6 +6,7 @@ use std::{
 
 use durable_spans_model::{Span, SpanId, TraceId};
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::{Contract, EncodedSpan, SinkError, SpanBatch, SpanSink};
 
@@ -35,6 +36,8 @@ use crate::{Contract, EncodedSpan, SinkError, SpanBatch, SpanSink};
 pub struct MemorySink {
     stored: Arc<Mutex<Stored>>,
     failure: Arc<Mutex<Option<Failure>>>,
+    /// Tells that something was stored.
+    stored_more: watch::Sender<()>,
 }
 
 type Failure = Box<dyn FnMut(&SpanBatch) -> Option<SinkError> + Send>;
@@ -55,6 +58,37 @@ impl MemorySink {
         let stored = lock(&self.stored);
         let spans = stored.spans.iter().map(|encoded| encoded.span());
         spans.filter(|span| &span.trace_id == trace_id).cloned().collect()
+    }
+
+    /// Waits until `is_enough` says so of [`spans`](Self::spans), and returns those. It is asked at
+    /// once, and after each batch that was stored. Waits for ever if need be: put a limit around it.
+    ///
+    /// ```
+    /// use durable_spans_activity::{MemorySink, SpanBatch, SpanSink};
+    /// # use durable_spans_model::{Span, SpanId, Timestamp, TraceId};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let span = Span::new(TraceId::from_bits(1), SpanId::from_bits(2), "s", Timestamp::from_unix_ns(0));
+    /// let sink = MemorySink::new();
+    /// let filled = sink.clone();
+    /// tokio::spawn(async move { filled.upsert_batch(&SpanBatch::from_iter([span])).await });
+    /// let limit = std::time::Duration::from_secs(5);
+    /// let spans = tokio::time::timeout(limit, sink.wait_for(|spans| !spans.is_empty())).await?;
+    /// assert_eq!(spans.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn wait_for(&self, mut is_enough: impl FnMut(&[Span]) -> bool) -> Vec<Span> {
+        let mut stored_more = self.stored_more.subscribe();
+        loop {
+            let spans = self.spans();
+            if is_enough(&spans) {
+                return spans;
+            }
+            // The sender is ours, so it does not go away.
+            let _ = stored_more.changed().await;
+        }
     }
 
     /// Number of spans in each batch that was stored, in order. Batches that failed are not in it.
@@ -88,6 +122,7 @@ impl MemorySink {
             Some(error) => Err(error),
             None => {
                 lock(&self.stored).upsert(batch);
+                self.stored_more.send_replace(());
                 Ok(())
             }
         }
@@ -227,5 +262,20 @@ mod tests {
         sink.fail_with(|_| None);
         sink.clone().upsert(&batch).unwrap();
         assert_eq!(sink.batches(), [1]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_asked_at_once_and_after_each_batch() {
+        let sink = MemorySink::new();
+        let filled = sink.clone();
+        let mut seen = Vec::new();
+        let waiting = sink.wait_for(|spans| {
+            seen.push(spans.len());
+            // A batch that is stored while the first one is looked at is not overseen.
+            filled.upsert(&[span(1, spans.len() as u128, "a")].into_iter().collect()).unwrap();
+            spans.len() == 2
+        });
+        assert_eq!(waiting.await.len(), 2);
+        assert_eq!(seen, [0, 1, 2]);
     }
 }

@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     env, fmt,
 };
 
@@ -21,6 +21,7 @@ use crate::{
     sinks::ids,
 };
 
+const NAME: &str = "opper";
 const API_KEY: &str = "OPPER_API_KEY";
 const DEFAULT_BASE_URL: &str = "https://api.opper.ai";
 
@@ -45,12 +46,17 @@ const OUR_ID: &str = "durable_spans_id";
 /// finishes it.
 ///
 /// Opper gives a span an id of its own, so a create that is sent again makes a second span. To
-/// prevent that, our id goes along in the span's `meta`, and before a create of a trace that this
-/// process has not seen yet, or after a create that got no answer, the trace is read
-/// (`GET {base_url}/v3/traces/{id}`) to find what is there already. One create is under way at a time.
-/// So a span is there twice only where Opper does not tell, when it is asked again, of a span that it
-/// has stored; or where two workers create the same span at the same moment, since one of them was
-/// thought dead. The next reading of such a trace logs a warning that names the spans.
+/// prevent that, our id goes along in the span's `meta`, and the trace is read
+/// (`GET {base_url}/v3/traces/{id}`) to find what is there already: before the first create of each
+/// batch, since another worker may have gone on with a run meanwhile, and after a create that got no
+/// answer. One create is under way at a time. So a span is there twice only where Opper does not tell,
+/// when it is asked again, of a span that it has stored; or where two workers create the same span at
+/// the same moment, since one of them was thought dead: at most the one batch of 20 spans that each of
+/// them has under way.
+///
+/// Such a double is found at the next reading of its trace, which is read once more when its root
+/// has ended. A warning then names the span and both ids that Opper gave to it, and the counter
+/// `durable_spans_doubled` of the `metrics` facade (with the label `sink`) grows by one.
 ///
 /// A child needs the id that Opper gave to its parent. A span that comes before its parent, as the
 /// attempt of an activity may, hangs under the root of its trace, or beside it, and its `meta` names
@@ -90,8 +96,18 @@ impl OpperSink {
 
     async fn upsert(&self, batch: &SpanBatch) -> Result<(), SinkError> {
         let mut traces = self.traces.lock().await;
+        for span in batch.spans() {
+            // Another worker may have gone on with the run meanwhile.
+            traces.of(&span.trace_id).is_certain = false;
+        }
         for span in parents_first(batch) {
             self.upsert_span(traces.of(&span.trace_id), span).await?;
+        }
+        for root in batch.spans().filter(|span| is_ended_root(span)) {
+            // Only to find doubles: the spans have been delivered.
+            if let Err(error) = self.read(traces.of(&root.trace_id), &root.trace_id).await {
+                tracing::debug!(sink = NAME, %error, "a trace was not looked through for doubles");
+            }
         }
         Ok(())
     }
@@ -153,19 +169,25 @@ impl OpperSink {
             }
             let finished = span.end_time.is_some_and(|end| !end.is_null());
             let row = Row { id: span.id, finished };
-            match trace.rows.get(&our_id) {
+            match trace.rows.get_mut(&our_id) {
                 None => {
                     trace.rows.insert(our_id, row);
                 }
-                Some(known) if known.id != row.id => tracing::warn!(
-                    sink = "opper",
-                    span_id = %our_id,
-                    trace_id = %id,
-                    first = known.id,
-                    second = row.id,
-                    "a span is there twice: its create was sent again"
-                ),
-                Some(_) => {}
+                // Somebody else may have finished it.
+                Some(known) if known.id == row.id => known.finished |= row.finished,
+                Some(known) => {
+                    if trace.doubles.insert(row.id.clone()) {
+                        metrics::counter!("durable_spans_doubled", "sink" => NAME).increment(1);
+                        tracing::warn!(
+                            sink = NAME,
+                            span_id = %our_id,
+                            trace_id = %id,
+                            first = known.id,
+                            second = row.id,
+                            "a span is there twice: its create was sent again"
+                        );
+                    }
+                }
             }
         }
         Ok(())
@@ -196,7 +218,7 @@ impl SpanSink for OpperSink {
     }
 
     fn name(&self) -> &str {
-        "opper"
+        NAME
     }
 }
 
@@ -223,8 +245,9 @@ struct Trace {
     /// The id that Opper gave to the root.
     root: Option<String>,
     rows: HashMap<SpanId, Row>,
-    /// Whether a span that is not in the rows is not there. So while this process alone writes the
-    /// trace.
+    /// Second rows of spans, by the ids that Opper gave to them, that have been told.
+    doubles: HashSet<String>,
+    /// Whether a span that is not in the rows is not there. So after a reading, within a batch.
     is_certain: bool,
 }
 
@@ -289,11 +312,14 @@ fn parse<T: for<'de> Deserialize<'de>>(answer: &[u8]) -> Result<T, SinkError> {
     serde_json::from_value(answer).map_err(|_| strange())
 }
 
+fn is_ended_root(span: &Span) -> bool {
+    span.parent_id.is_none() && span.end_timestamp.is_some()
+}
+
 /// The spans of a batch in an order in which each comes after its parent.
 fn parents_first(batch: &SpanBatch) -> Vec<&Span> {
     let mut waiting: HashMap<(&TraceId, &SpanId), Vec<&Span>> = HashMap::new();
-    let present: std::collections::HashSet<_> =
-        batch.spans().map(|span| (&span.trace_id, &span.id)).collect();
+    let present: HashSet<_> = batch.spans().map(|span| (&span.trace_id, &span.id)).collect();
     let mut ready = VecDeque::new();
     for span in batch.spans() {
         match span.parent_id.as_ref().map(|parent| (&span.trace_id, parent)) {

@@ -5,9 +5,11 @@
 mod faults;
 mod openai;
 mod opper;
+mod opper_fleet;
 mod otlp;
 mod secrets;
 mod server;
 mod sgp;
 mod sgp_client;
+mod tls;
 mod typed;

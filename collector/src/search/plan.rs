@@ -7,6 +7,7 @@ use crate::{
         candidates,
         filters::{Cursor, Filters, Order, Search, SortBy, Ties},
     },
+    store::write,
 };
 
 /// Most rows that are collected and sorted for one page. With more, walking in the order of the
@@ -22,14 +23,17 @@ struct Condition {
     values: Vec<Value>,
 }
 
-/// How to find the rows of a page: one SQL query that gives the rows of spans and their starts in
-/// the order of the answer, without end.
+/// How to find the rows of a page: SQL queries that give, one after the other, the rows of spans
+/// and their starts in the order of the answer, without end.
 ///
 /// SQLite knows no statistics of a file that grows all the time, so that the index is chosen here:
 /// the one that leaves the fewest rows, if these are few, or else the one that has the order of the
 /// answer.
+pub(crate) type Plan = Vec<Query>;
+
+/// A query of a [`Plan`].
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Query {
     pub(crate) sql: String,
     pub(crate) values: Vec<Value>,
 }
@@ -41,54 +45,72 @@ struct Driver {
     condition: Condition,
     /// Whether the rows come by start.
     by_start: bool,
+    /// Whether all its rows are alike in what the answer is sorted by.
+    is_tied: bool,
 }
 
-impl Plan {
-    pub(crate) fn new(transaction: &Transaction<'_>, search: &Search) -> Result<Self, Refusal> {
-        let driver = choose(transaction, search)?;
-        let mut conditions = conditions(&search.filters);
-        let ascending = (search.order == Order::Ascending) != search.is_backwards();
-        if let Some(cursor) = &search.cursor {
-            conditions.push(beyond(transaction, search, cursor, ascending)?);
-        }
-        let direction = if ascending { "ASC" } else { "DESC" };
-        let index = driver.index;
+pub(crate) fn plan(transaction: &Transaction<'_>, search: &Search) -> Result<Plan, Refusal> {
+    let place = search.cursor.as_ref().map(|cursor| find_place(transaction, search, cursor));
+    let place = place.transpose()?;
+    let mut conditions = conditions(&search.filters);
+    conditions.extend(place.as_ref().map(|place| beyond(search, place)));
+    let drivers = match choose(transaction, search)? {
+        Some(driver) => vec![driver],
+        None => Driver::walk(search, place.as_deref()),
+    };
+    Ok(drivers.into_iter().map(|driver| Query::new(search, driver, &conditions)).collect())
+}
+
+impl Query {
+    fn new(search: &Search, driver: Driver, conditions: &[Condition]) -> Self {
+        let direction = if search.is_ascending() { "ASC" } else { "DESC" };
+        let order = search.order_columns();
+        let order: Vec<_> = order[usize::from(driver.is_tied)..]
+            .iter()
+            .map(|column| format!("{column} {direction}"))
+            .collect();
         // First what the index can look up.
-        let conditions: Vec<_> = std::iter::once(driver.condition).chain(conditions).collect();
+        let conditions = [&[driver.condition], conditions].concat();
         let sql = format!(
-            "SELECT rowid, start_ns FROM span {index} WHERE {} ORDER BY {}",
+            "SELECT rowid, start_ns FROM span {} WHERE {} ORDER BY {}",
+            driver.index,
             join(&conditions),
-            order_columns(search).map(|column| format!("{column} {direction}")).join(", "),
+            order.join(", "),
         );
         let values = conditions.into_iter().flat_map(|condition| condition.values).collect();
-        Ok(Self { sql, values })
+        Self { sql, values }
     }
 }
 
 impl Search {
+    fn is_ascending(&self) -> bool {
+        (self.order == Order::Ascending) != self.is_backwards()
+    }
+
     pub(crate) fn is_backwards(&self) -> bool {
         matches!(self.cursor, Some(Cursor::Before(_)))
     }
 
-    fn key(&self) -> &'static str {
-        match self.sort_by {
-            SortBy::Start => "start_ns",
-            SortBy::Duration => "ifnull(end_ns - start_ns, -1)",
-            SortBy::InputTokens => "ifnull(input_tokens, 0)",
-            SortBy::OutputTokens => "ifnull(output_tokens, 0)",
-        }
+    /// What the answer is sorted by, and what decides between equals. The first can be looked up in
+    /// an index. The row number is the order of arrival.
+    fn order_columns(&self) -> Vec<&'static str> {
+        let key = match self.sort_by {
+            SortBy::Start => &["start_ns"][..],
+            // The index has the class; SQLite sorts what is within one.
+            SortBy::Duration => &["duration_class", "ifnull(end_ns - start_ns, -1)"],
+            SortBy::InputTokens => &["ifnull(input_tokens, 0)"],
+            SortBy::OutputTokens => &["ifnull(output_tokens, 0)"],
+        };
+        let ties = match self.ties {
+            Ties::Ids => ["trace_id", "id"],
+            Ties::Arrival => ["rowid", "id"],
+        };
+        [key, &ties].concat()
     }
 }
 
-/// The key, and what decides between equals. The row number is the order of arrival.
-fn order_columns(search: &Search) -> [&'static str; 3] {
-    match search.ties {
-        Ties::Ids => [search.key(), "trace_id", "id"],
-        Ties::Arrival => [search.key(), "rowid", "id"],
-    }
-}
-
-fn choose(transaction: &Transaction<'_>, search: &Search) -> Result<Driver, Refusal> {
+/// The way that leaves few rows, if there is one.
+fn choose(transaction: &Transaction<'_>, search: &Search) -> Result<Option<Driver>, Refusal> {
     let mut best: Option<(usize, Driver)> = None;
     for driver in drivers(&search.filters) {
         let count = driver.count(transaction)?;
@@ -100,32 +122,30 @@ fn choose(transaction: &Transaction<'_>, search: &Search) -> Result<Driver, Refu
         && best.as_ref().is_none_or(|(least, _)| rows.len() < *least)
     {
         let condition = Condition::any_of("rowid", rows);
-        best = Some((0, Driver { index: "NOT INDEXED", condition, by_start: false }));
+        best = Some((0, Driver::new("NOT INDEXED", condition)));
     }
-    match best {
-        Some((count, driver))
-            if count <= MAX_SORTED_ROWS || driver.by_start && search.sort_by == SortBy::Start =>
-        {
-            Ok(driver)
-        }
-        _ => Ok(Driver::walk(search)),
-    }
+    let best = best.filter(|(count, driver)| {
+        *count <= MAX_SORTED_ROWS || driver.by_start && search.sort_by == SortBy::Start
+    });
+    Ok(best.map(|(_, driver)| driver))
 }
 
 /// The ways to find what these filters let pass.
 fn drivers(filters: &Filters) -> Vec<Driver> {
     let mut drivers = Vec::new();
     let mut add = |index, condition: Option<Condition>, by_start| {
-        drivers.extend(condition.map(|condition| Driver { index, condition, by_start }));
+        let driver = |condition| Driver { by_start, ..Driver::new(index, condition) };
+        drivers.extend(condition.map(driver));
     };
     let any_of = |column, texts: &Option<Vec<String>>| {
         texts.as_ref().map(|texts| Condition::any_of(column, texts.clone()))
     };
     let is_one = |texts: &Option<Vec<String>>| texts.as_ref().is_some_and(|ids| ids.len() == 1);
     let Filters { trace_ids, span_ids, parent_ids, names, .. } = filters;
-    add("INDEXED BY span_by_id", any_of("id", span_ids), false);
-    let of_pairs = filters.spans.iter().map(|pairs| pairs.iter().map(|(_, id)| id.clone()));
-    let of_pairs = of_pairs.map(|ids| Condition::any_of("id", ids.collect::<Vec<_>>())).next();
+    add("INDEXED BY span_by_id", span_ids.clone().map(Condition::any_id), false);
+    let of_pairs = filters.spans.as_ref();
+    let of_pairs = of_pairs.map(|pairs| pairs.iter().map(|(_, id)| id.clone()).collect());
+    let of_pairs = of_pairs.map(Condition::any_id);
     add("INDEXED BY span_by_id", of_pairs, false);
     let of_trace = match filters.parents_only {
         true => "INDEXED BY root_of_trace",
@@ -166,6 +186,10 @@ fn drivers(filters: &Filters) -> Vec<Driver> {
 }
 
 impl Driver {
+    fn new(index: &'static str, condition: Condition) -> Self {
+        Self { index, condition, by_start: false, is_tied: false }
+    }
+
     /// Number of its rows, at most one more than matters.
     fn count(&self, transaction: &Transaction<'_>) -> Result<usize, Refusal> {
         let Self { index, condition, .. } = self;
@@ -181,17 +205,50 @@ impl Driver {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// All spans, in the order of the answer.
-    fn walk(search: &Search) -> Self {
-        let index = match (search.sort_by, search.filters.parents_only) {
-            (SortBy::Start, true) => "INDEXED BY root_by_start",
-            (SortBy::Start, false) => "INDEXED BY span_by_start",
-            (SortBy::Duration, _) => "INDEXED BY span_by_duration",
-            (SortBy::InputTokens, _) => "INDEXED BY span_by_input_tokens",
-            (SortBy::OutputTokens, _) => "INDEXED BY span_by_output_tokens",
+    /// All spans, in the order of the answer: one way, or several for one part of them each. The
+    /// cursor may be at a place.
+    fn walk(search: &Search, place: Option<&[Value]>) -> Vec<Self> {
+        let all = |index| {
+            let least = format!("{} >= ?", search.order_columns()[0]);
+            vec![Self::new(index, Condition::new(least, [i64::MIN]))]
         };
-        let least = format!("{} >= ?", search.key());
-        Self { index, condition: Condition::new(least, [i64::MIN]), by_start: true }
+        match (search.sort_by, search.filters.parents_only) {
+            (SortBy::Start, true) => all("INDEXED BY root_by_start"),
+            (SortBy::Start, false) => all("INDEXED BY span_by_start"),
+            (SortBy::Duration, _) => all("INDEXED BY span_by_duration"),
+            (SortBy::InputTokens, _) => {
+                Self::tokens(search, place, "input_tokens", "INDEXED BY span_by_input_tokens")
+            }
+            (SortBy::OutputTokens, _) => {
+                Self::tokens(search, place, "output_tokens", "INDEXED BY span_by_output_tokens")
+            }
+        }
+    }
+
+    /// Those that used tokens have an index. Most spans did not: these come by their ids.
+    fn tokens(
+        search: &Search,
+        place: Option<&[Value]>,
+        column: &str,
+        index: &'static str,
+    ) -> Vec<Self> {
+        let columns = search.order_columns();
+        let (key, tie) = (columns[0], columns[1]);
+        let some = format!("{column} > 0 AND {key} >= ?");
+        let some = Self::new(index, Condition::new(some, [i64::MIN]));
+        let mut none = Condition { sql: format!("{key} = 0"), values: Vec::new() };
+        if let Some([Value::Integer(0), place, ..]) = place {
+            // Something that the index can look up.
+            let operator = if search.is_ascending() { ">=" } else { "<=" };
+            none.sql += &format!(" AND {tie} {operator} ?");
+            none.values.push(place.clone());
+        }
+        let index = match search.ties {
+            Ties::Ids => "INDEXED BY span_by_ids",
+            Ties::Arrival => "NOT INDEXED",
+        };
+        let none = Self { is_tied: true, ..Self::new(index, none) };
+        if search.is_ascending() { vec![none, some] } else { vec![some, none] }
     }
 }
 
@@ -259,29 +316,32 @@ fn pairs(operator: &str, pairs: &[(String, String)]) -> Condition {
     Condition { sql, values: vec![pairs.into()] }
 }
 
-/// What lies beyond the cursor, in the direction of the walk.
-fn beyond(
+/// What the answer is sorted by, of the span at the cursor.
+fn find_place(
     transaction: &Transaction<'_>,
     search: &Search,
     cursor: &Cursor,
-    ascending: bool,
-) -> Result<Condition, Refusal> {
+) -> Result<Vec<Value>, Refusal> {
     let (field, text) = match cursor {
         Cursor::After(text) => ("starting_after", text),
         Cursor::Before(text) => ("ending_before", text),
     };
     let row = find_cursor(transaction, search, field, text)?;
-    let columns = order_columns(search);
+    let columns = search.order_columns();
     let sql = format!("SELECT {} FROM span WHERE rowid = ?", columns.join(", "));
-    let place: [Value; 3] = transaction
-        .prepare_cached(&sql)?
-        .query_row([row], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?;
-    let operator = if ascending { ">" } else { "<" };
+    let mut query = transaction.prepare_cached(&sql)?;
+    Ok(query.query_row([row], |row| (0..columns.len()).map(|column| row.get(column)).collect())?)
+}
+
+/// What lies beyond the place, in the direction of the walk.
+fn beyond(search: &Search, place: &[Value]) -> Condition {
+    let operator = if search.is_ascending() { ">" } else { "<" };
+    let columns = search.order_columns();
+    let marks = vec!["?"; columns.len()].join(", ");
     // The first part alone is something that an index can look up.
     let key = columns[0];
-    let sql = format!("{key} {operator}= ? AND ({}) {operator} (?, ?, ?)", columns.join(", "));
-    let values = std::iter::once(place[0].clone()).chain(place).collect();
-    Ok(Condition { sql, values })
+    let sql = format!("{key} {operator}= ? AND ({}) {operator} ({marks})", columns.join(", "));
+    Condition { sql, values: place[..1].iter().chain(place).cloned().collect() }
 }
 
 /// The row of a cursor. SGP's cursor is a bare span id, which only a trace makes unique; guessing
@@ -292,9 +352,12 @@ fn find_cursor(
     field: &str,
     text: &str,
 ) -> Result<i64, Refusal> {
-    let id = || Condition::new("id = ?", [text.to_owned()]);
+    let id = || {
+        let keys = Condition::any_id(vec![text.to_owned()]);
+        vec![keys, Condition::new("+id = ?", [text.to_owned()])]
+    };
     // If several spans have this id, the filters may tell which one was on the page before.
-    for conditions in [vec![id()], [vec![id()], conditions(&search.filters)].concat()] {
+    for conditions in [id(), [id(), conditions(&search.filters)].concat()] {
         let sql = format!(
             "SELECT rowid FROM span INDEXED BY span_by_id WHERE {} LIMIT 2",
             join(&conditions)
@@ -314,7 +377,7 @@ fn find_cursor(
     {
         return Ok(row);
     }
-    let exists = transaction.prepare_cached("SELECT 1 FROM span WHERE id = ?")?.exists([text])?;
+    let exists = transaction.prepare_cached(write::ANY_SPAN_OF_ID)?.exists([text])?;
     Err(Refusal::invalid(
         field,
         if exists {
@@ -333,6 +396,13 @@ fn join(conditions: &[Condition]) -> String {
 impl Condition {
     fn new<V: Into<Value>, const N: usize>(sql: impl Into<String>, values: [V; N]) -> Self {
         Self { sql: sql.into(), values: values.map(Into::into).into() }
+    }
+
+    /// May be true of other ids, too.
+    fn any_id(ids: Vec<String>) -> Self {
+        let ids = serde_json::Value::from(ids).to_string();
+        let keys = "SELECT id_key(part << 14, value) FROM part, json_each(?)";
+        Self::new(format!("id_key IN ({keys})"), [ids])
     }
 
     fn any_of<V: Into<Value> + Into<serde_json::Value>>(column: &str, mut values: Vec<V>) -> Self {
@@ -359,20 +429,28 @@ mod tests {
         connection
             .execute(
                 "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)
-                INSERT INTO span (trace_id, id, parent_id, start_ns, name, status, type, group_id, body)
-                SELECT 't', 'id' || n, CASE n % 2 WHEN 0 THEN 'p' END, n, 'name', 'SUCCESS', 'CUSTOM', 'g', '{}'
+                INSERT INTO span (
+                    trace_id, id, parent_id, start_ns, name, status, type, group_id, id_key,
+                    duration_class, body
+                )
+                SELECT 't', 'id' || n, CASE n % 2 WHEN 0 THEN 'p' END, n, 'name', 'SUCCESS', 'CUSTOM',
+                    'g', id_key(n, 'id' || n), duration_class(NULL), '{}'
                 FROM n",
                 [i64::try_from(spans).unwrap()],
             )
             .unwrap();
+        connection.execute("INSERT INTO part VALUES (0)", []).unwrap();
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let query: Vec<_> = query.iter().map(own).collect();
         let search = Search::parse(&query, filters.to_string().as_bytes()).unwrap();
         let transaction = connection.transaction().unwrap();
-        let plan = Plan::new(&transaction, &search).unwrap();
-        let mut explain = transaction.prepare(&format!("EXPLAIN QUERY PLAN {}", plan.sql)).unwrap();
-        let steps = explain.query_map(params_from_iter(plan.values), |row| row.get(3)).unwrap();
-        steps.map(Result::unwrap).collect()
+        let mut steps = Vec::new();
+        for Query { sql, values } in plan(&transaction, &search).unwrap() {
+            let mut explain = transaction.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let rows = explain.query_map(params_from_iter(values), |row| row.get(3)).unwrap();
+            steps.extend(rows.map(Result::<String, _>::unwrap));
+        }
+        steps
     }
 
     fn sorts(steps: &[String]) -> bool {

@@ -7,7 +7,11 @@ use serde_json::json;
 
 use crate::{
     refusal::Refusal,
-    search::{content::Content, filters::Search, plan::Plan},
+    search::{
+        content::Content,
+        filters::Search,
+        plan::{Query, plan},
+    },
 };
 
 /// Most bytes of spans on a page.
@@ -62,15 +66,16 @@ fn read_within(
     transaction: &Transaction<'_>,
     search: &Search,
 ) -> Result<Results, Refusal> {
-    let plan = Plan::new(transaction, search)?;
-    let mut query = transaction.prepare_cached(&plan.sql)?;
-    let mut rows = query.query(params_from_iter(plan.values))?;
     let mut bodies = transaction.prepare_cached("SELECT body FROM span WHERE rowid = ?")?;
     let mut page = Page::new(search, patience);
-    while let Some(row) = rows.next()? {
-        let place = Place { row: row.get(0)?, start_ns: row.get(1)? };
-        if !page.take(place, &mut bodies)? {
-            break;
+    'page: for Query { sql, values } in plan(transaction, search)? {
+        let mut query = transaction.prepare_cached(&sql)?;
+        let mut rows = query.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            let place = Place { row: row.get(0)?, start_ns: row.get(1)? };
+            if !page.take(place, &mut bodies)? {
+                break 'page;
+            }
         }
     }
     Ok(page.finish())

@@ -24,18 +24,34 @@ pub(crate) struct Retention {
     pub(crate) max_bytes: Option<u64>,
 }
 
+/// How much was forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forgotten {
+    pub(crate) traces: usize,
+    pub(crate) spans: usize,
+}
+
+const ROW_OF_ID: &str = "
+    SELECT rowid FROM span WHERE id_key IN (SELECT id_key(part << 14, ?1) FROM part) AND id = ?1
+    ORDER BY rowid DESC LIMIT 1
+";
+
 impl Store {
-    /// Forgets some of what is not to be kept. False once there is nothing more to do.
-    pub(crate) fn forget_some(&self, retention: Retention) -> Result<bool, CollectorError> {
+    /// Forgets some of what is not to be kept, and says what. `None` once there is nothing more to
+    /// do.
+    pub(crate) fn forget_some(
+        &self,
+        retention: Retention,
+    ) -> Result<Option<Forgotten>, CollectorError> {
         self.writer.alone(|connection| {
             let Some(trace_id) = next_trace(connection, retention)? else {
-                return give_back(connection);
+                return Ok(give_back(connection)?.then(Forgotten::default));
             };
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            forget(&transaction, &trace_id)?;
+            let forgotten = forget(&transaction, &trace_id)?;
             transaction.commit()?;
-            Ok(true)
+            Ok(Some(forgotten))
         })
     }
 }
@@ -63,8 +79,7 @@ impl Store {
         self.writer.alone(|connection| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let sql = "SELECT rowid FROM span WHERE id = ? ORDER BY rowid DESC LIMIT 1";
-            let row = transaction.query_row(sql, [id], |row| row.get(0)).optional()?;
+            let row = transaction.query_row(ROW_OF_ID, [id], |row| row.get(0)).optional()?;
             if let Some(row) = row {
                 forget_rows(&transaction, &[row])?;
             }
@@ -96,19 +111,20 @@ fn next_trace(
 }
 
 /// Forgets a trace, or a part of a big one, whose turn comes again until it is gone.
-fn forget(transaction: &Transaction<'_>, trace_id: &str) -> Result<(), rusqlite::Error> {
+fn forget(transaction: &Transaction<'_>, trace_id: &str) -> Result<Forgotten, rusqlite::Error> {
     let mut rows = transaction.prepare_cached(
         "SELECT rowid FROM span WHERE trace_id = ? ORDER BY start_ns DESC LIMIT ?",
     )?;
     let rows = rows.query_map((trace_id, STEP), |row| row.get(0))?;
     let rows: Vec<i64> = rows.collect::<Result<_, _>>()?;
     forget_rows(transaction, &rows)?;
-    if i64::try_from(rows.len()).is_ok_and(|count| count < STEP) {
+    let is_gone = i64::try_from(rows.len()).is_ok_and(|count| count < STEP);
+    if is_gone {
         for table in ["assessment", "trace"] {
             transaction.execute(&format!("DELETE FROM {table} WHERE trace_id = ?"), [trace_id])?;
         }
     }
-    Ok(())
+    Ok(Forgotten { traces: usize::from(is_gone), spans: rows.len() })
 }
 
 fn forget_rows(transaction: &Transaction<'_>, rows: &[i64]) -> Result<(), rusqlite::Error> {
@@ -165,7 +181,7 @@ mod tests {
     }
 
     fn forget_all(store: &Store, retention: Retention) {
-        while store.forget_some(retention).unwrap() {}
+        while store.forget_some(retention).unwrap().is_some() {}
     }
 
     #[test]
@@ -185,7 +201,7 @@ mod tests {
             store.read(|reader| reader.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap())
         };
         assert_eq!((rows("span"), rows("trace"), rows("stale_text")), (4, 2, 0));
-        assert!(!store.forget_some(Retention::default()).unwrap());
+        assert_eq!(store.forget_some(Retention::default()).unwrap(), None);
     }
 
     #[test]

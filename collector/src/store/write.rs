@@ -1,4 +1,7 @@
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use axum::http::StatusCode;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
@@ -7,12 +10,15 @@ use crate::{
     item::Record,
     refusal::Refusal,
     rules::{self, Link, Stored},
+    schema::functions::part,
     store::{Mode, writer::Failure},
 };
 
 pub(super) const SPAN: &str = "SELECT body FROM span WHERE trace_id = ? AND id = ?";
 
-pub(super) const ANY_SPAN_OF_ID: &str = "SELECT 1 FROM span WHERE id = ? LIMIT 1";
+pub(crate) const ANY_SPAN_OF_ID: &str = "
+    SELECT 1 FROM span WHERE id_key IN (SELECT id_key(part << 14, ?1) FROM part) AND id = ?1 LIMIT 1
+";
 
 pub(super) const LINK: &str =
     "SELECT parent_id, end_ns IS NOT NULL FROM span WHERE trace_id = ? AND id = ?";
@@ -24,17 +30,21 @@ const PLACE: &str = "SELECT rowid, end_ns IS NOT NULL FROM span WHERE trace_id =
 const INSERT: &str = "
     INSERT OR FAIL INTO span (
         trace_id, id, parent_id, start_ns, end_ns, name, status, type, input_tokens,
-        output_tokens, group_id, application_variant_id, obs_trace_id, obs_span_id, body
+        output_tokens, group_id, application_variant_id, obs_trace_id, obs_span_id, body,
+        arrival, id_key, duration_class
     )
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+    VALUES (
+        ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
+        ?16, id_key(?16, ?2), duration_class(?5 - ?4)
+    )
 ";
 
 const UPDATE: &str = "
     UPDATE OR FAIL span SET
         parent_id = ?3, start_ns = ?4, end_ns = ?5, name = ?6, status = ?7, type = ?8,
         input_tokens = ?9, output_tokens = ?10, group_id = ?11, application_variant_id = ?12,
-        obs_trace_id = ?13, obs_span_id = ?14, body = ?15
-    WHERE trace_id = ?1 AND id = ?2
+        obs_trace_id = ?13, obs_span_id = ?14, body = ?15, duration_class = duration_class(?5 - ?4)
+    WHERE arrival = ?16 AND trace_id = ?1 AND id = ?2
 ";
 
 /// Checks and writes a batch. Answers with each span as its write left it.
@@ -56,6 +66,11 @@ pub(super) fn batch(
     let mut update = connection.prepare_cached(UPDATE)?;
     let mut stale = connection.prepare_cached("INSERT OR IGNORE INTO stale_text VALUES (?)")?;
     let mut stored = connection.prepare_cached(SPAN)?;
+    let mut new_part = connection.prepare_cached("INSERT OR IGNORE INTO part VALUES (?)")?;
+    let mut parts = BTreeSet::new();
+    let mut next_row: i64 = connection
+        .prepare_cached("SELECT ifnull(max(arrival), 0) + 1 FROM span")?
+        .query_row([], |row| row.get(0))?;
     let mut bodies = Vec::with_capacity(records.len());
     for record in records {
         let key = [&record.trace_id, &record.id];
@@ -64,7 +79,7 @@ pub(super) fn batch(
         bodies.push(match known {
             Some((_, true)) if !record.is_completed() => stored.query_row(key, |row| row.get(0))?,
             Some((row, _)) => {
-                execute(&mut update, &record)?;
+                execute(&mut update, &record, row)?;
                 // The index of words finds by itself what it has not come to yet.
                 if row <= indexed_to {
                     stale.execute([row])?;
@@ -72,7 +87,11 @@ pub(super) fn batch(
                 record.body
             }
             None => {
-                execute(&mut insert, &record)?;
+                execute(&mut insert, &record, next_row)?;
+                if parts.insert(part(next_row)) {
+                    new_part.execute([part(next_row)])?;
+                }
+                next_row += 1;
                 record.body
             }
         });
@@ -80,7 +99,11 @@ pub(super) fn batch(
     Ok(bodies)
 }
 
-fn execute(statement: &mut CachedStatement<'_>, record: &Record<'_>) -> rusqlite::Result<usize> {
+fn execute(
+    statement: &mut CachedStatement<'_>,
+    record: &Record<'_>,
+    row: i64,
+) -> rusqlite::Result<usize> {
     statement.execute(params![
         record.trace_id,
         record.id,
@@ -96,7 +119,8 @@ fn execute(statement: &mut CachedStatement<'_>, record: &Record<'_>) -> rusqlite
         record.application_variant_id,
         record.obs_trace_id,
         record.obs_span_id,
-        record.body
+        record.body,
+        row
     ])
 }
 

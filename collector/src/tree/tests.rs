@@ -118,6 +118,35 @@ fn attempts_that_left_no_span_are_named_by_runs() {
 }
 
 #[test]
+fn what_a_lost_attempt_did_hangs_below_its_activity() {
+    let of = |activity: &str, number: u32| {
+        let id = durable_spans_model::attempt_span_id(&activity.parse().unwrap(), number);
+        move |name: &str| span(name, Some(&id.to_string()), 5, Some(1))
+    };
+    let spans = [
+        span("run", None, 0, Some(9)),
+        activity("ended", "run", 1, Some(200)),
+        attempt("ended", 1, 1),
+        of("ended", 2)("fetch"),
+        activity("open", "run", 2, None),
+        of("open", 1)("load"),
+        span("late", Some("elsewhere"), 6, Some(1)),
+    ];
+    assert_eq!(
+        render(&spans),
+        "\
+run [STANDALONE] 9ms SUCCESS
+  ended [STANDALONE] 200ms SUCCESS, attempts 2, attempt 2 lost with its worker
+    ended#1 [STANDALONE] 100ms SUCCESS, attempt 1
+    fetch [STANDALONE] 1ms SUCCESS (in attempt 2, lost with its worker)
+  open [STANDALONE] open
+    load [STANDALONE] 1ms SUCCESS (in attempt 1, pending)
+late [STANDALONE] 1ms SUCCESS (parent pending)
+"
+    );
+}
+
+#[test]
 fn only_attempts_of_an_activity_are_counted() {
     let mut numberless = attempt("act", 2, 0);
     numberless.metadata.remove("temporal.attempt");

@@ -1,3 +1,6 @@
+use std::collections::{HashMap, HashSet};
+
+use durable_spans_model::SpanId;
 use rusqlite::Connection;
 use serde::Serialize;
 
@@ -5,6 +8,7 @@ use super::{
     queries::{self, Fingerprint},
     record::{Needle, Record},
 };
+use crate::lost::{self, Activity};
 
 /// Most spans of a trace that the page is given; it says so where there are more.
 pub(crate) const MAX_ROWS: usize = 100_000;
@@ -42,6 +46,9 @@ struct Row {
     kind: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u64>,
+    /// The attempt that it was a part of, where that has left no span of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    within: Option<Within>,
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +78,14 @@ struct Row {
     abandoned: bool,
 }
 
+/// An attempt without a span.
+#[derive(Debug, Serialize)]
+struct Within {
+    activity: String,
+    attempt: u32,
+    lost: bool,
+}
+
 /// The rows of a trace, by start; `None` if nothing of it is known, or it still is at `seen`.
 pub(crate) fn trace(
     connection: &Connection,
@@ -92,12 +107,54 @@ pub(crate) fn trace(
         let record = Record::parse(&span.body).ok()?;
         Some(Row::of(&record, since(span.start_ns), span.end_ns.map(since)))
     });
+    let mut rows: Vec<Row> = rows.collect();
+    note_missing_attempts(&mut rows);
     Ok(Answer::Trace(Trace {
         version,
         base: base_ns.to_string(),
         total: fingerprint.spans,
-        spans: rows.collect(),
+        spans: rows,
     }))
+}
+
+/// Says of rows whose parent has not arrived which attempt they belong to, if it is one.
+fn note_missing_attempts(rows: &mut [Row]) {
+    let id = |text: &str| text.parse::<SpanId>().ok();
+    let known: HashSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let missing = rows.iter().filter_map(|row| row.parent.as_deref());
+    let missing: HashSet<SpanId> =
+        missing.filter(|parent| !known.contains(parent)).filter_map(id).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let mut last: HashMap<&str, u64> = HashMap::new();
+    for row in rows.iter().filter(|row| row.kind.as_deref() == Some("activity_attempt")) {
+        if let (Some(activity), Some(number)) = (&row.parent, row.attempt) {
+            let last = last.entry(activity).or_default();
+            *last = number.max(*last);
+        }
+    }
+    let activities = rows.iter().filter(|row| row.kind.as_deref() == Some("activity"));
+    let activities: Vec<(SpanId, bool, u64)> = activities
+        .filter_map(|row| {
+            let last = last.get(row.id.as_str()).copied().unwrap_or(0);
+            Some((id(&row.id)?, row.end.is_some(), last))
+        })
+        .collect();
+    let activities = activities.iter().map(|(id, has_ended, last)| Activity {
+        id,
+        has_ended: *has_ended,
+        last: *last,
+    });
+    let found = lost::find(missing.iter().collect(), activities);
+    for row in rows {
+        let parent = row.parent.as_deref().and_then(id);
+        row.within = parent.and_then(|parent| found.get(&parent)).map(|of| Within {
+            activity: of.activity.to_string(),
+            attempt: of.number,
+            lost: of.is_lost,
+        });
+    }
 }
 
 /// What came of asking for a trace.
@@ -117,6 +174,7 @@ impl Row {
         Self {
             id: record.id.clone().into_owned(),
             parent: record.parent_id.clone(),
+            within: None,
             name: record.name.clone().into_owned(),
             span_type: record.span_type().to_owned(),
             status: record.status().to_owned(),

@@ -1,12 +1,12 @@
 //! Resets, local activities under way, codecs, large traces.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use durable_spans::{Backfill, DurableSpans, MemorySink, SgpOptions, SgpSink, Span, WorkflowSpans};
 use durable_spans_collector::Collector;
 use temporalio_client::{
-    WorkflowExecuteUpdateOptions, WorkflowGetResultOptions, WorkflowTerminateOptions,
-    grpc::WorkflowService, tonic::IntoRequest,
+    ClientOptions, WorkflowExecuteUpdateOptions, WorkflowGetResultOptions,
+    WorkflowTerminateOptions, grpc::WorkflowService, tonic::IntoRequest,
 };
 use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowExecution, enums::v1::EventType, history::v1::HistoryEvent,
@@ -22,8 +22,8 @@ use temporalio_sdk::{
 use super::{assert_same, backfill, by_id, code, listed, release, worker};
 use crate::{
     codec::Strict,
-    harness::{Fleet, all_ended, assert_tree, named, of_workflow, tree, while_running},
-    workflows::{Order, Paused, Quiet},
+    harness::{Fleet, all_ended, assert_tree, client, named, of_workflow, tree, while_running},
+    workflows::{Order, Paused, Quiet, Recorded, Ship, Work},
 };
 
 /// Makes a run, and resets it to the task that `choose` takes.
@@ -178,12 +178,39 @@ async fn a_codec_hides_nothing_from_the_replay() {
     let ids = |spans: &[Span]| by_id(spans).into_keys().collect::<Vec<_>>();
     assert_eq!(ids(&rebuilt.spans()), ids(&live));
 
-    // Without the codec nobody can tell which trace it is.
+    // A skeleton asks the client's codec which trace it is.
     let skeleton = MemorySink::new();
     let (report, _) = backfill(&skeleton, None, &fleet.client, &query).await;
+    assert_eq!((report.runs, report.failed.len()), (2, 0), "{:?}", report.failed);
+    let (bones, live_ids) = (skeleton.spans(), ids(&live));
+    let is_certain = |span: &&Span| span.metadata.get("temporal.local") != Some(&true.into());
+    for bone in bones.iter().filter(is_certain) {
+        assert_eq!(bone.trace_id, live[0].trace_id);
+        assert!(live_ids.contains(&bone.id) || named_timer(bone), "{bone:?}");
+    }
+    let (report, _) = backfill(&fleet.sink, None, &fleet.client, &query).await;
+    assert_eq!((report.runs, report.sent), (2, 0), "nothing twice");
+    let root = live.iter().find(|span| span.parent_id.is_none()).unwrap();
+    let id = root.metadata["temporal.workflow_id"].as_str().unwrap();
+    let from_file = MemorySink::new();
+    let decoding =
+        Backfill::new(from_file.clone()).data_converter(Strict::default().data_converter());
+    let report = decoding.history(fleet.history(id, None), Some(id)).await.unwrap();
+    assert_eq!((report.runs, report.failed.len()), (1, 0), "{:?}", report.failed);
+    assert_eq!(from_file.spans()[0].id, root.id);
+
+    // Without the codec nobody can tell which trace it is.
+    let skeleton = MemorySink::new();
+    let plain = client(ClientOptions::new("default").build()).await;
+    let (report, _) = backfill(&skeleton, None, &plain, &query).await;
     assert_eq!((report.runs, report.failed.len()), (0, 2));
     assert!(report.failed[0].error.to_string().contains("codec"), "{}", report.failed[0].error);
     assert_eq!(skeleton.spans(), []);
+}
+
+/// Timers of user code have no span by default, but for skeletons.
+fn named_timer(span: &Span) -> bool {
+    span.metadata["temporal.kind"] == "timer"
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,4 +238,54 @@ async fn a_large_trace_is_asked_for_page_by_page() {
     assert_eq!(report.failed.len(), 0, "{:?}", report.failed);
     assert_eq!((report.runs, report.sent, report.known), (1, 0, 2_301));
     serving.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timers_and_linked_generations_come_back_as_the_installation_says() {
+    let sink = MemorySink::new();
+    let spans = DurableSpans::new(sink.clone()).timer_spans(true).linked_generations(true);
+    let fleet = Fleet::with("options", spans, sink, Default::default()).await;
+    let mut options = fleet.worker_options();
+    options.register_activities(Work).register_workflow::<Recorded>().unwrap();
+    options.register_workflow::<Order>().unwrap().register_workflow::<Ship>().unwrap();
+    let query = while_running(fleet.worker(options), async {
+        let start = fleet.client.start_workflow(Order::run, 1u32, fleet.start_options());
+        start.await.unwrap().get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        let start = fleet.client.start_workflow(Recorded::run, 3u32, fleet.start_options());
+        start.await.unwrap().get_result(WorkflowGetResultOptions::default()).await.unwrap();
+        // Two generations of Order with a child each.
+        listed(&fleet, 5).await
+    })
+    .await;
+    let live = fleet.sink.spans();
+    let timers = live.iter().filter(|span| span.metadata.contains_key("temporal.timer_ms"));
+    assert_eq!(timers.count(), 3, "{}", tree(&live));
+    let is_linked = |span: &&Span| span.metadata.contains_key("temporal.previous_trace_id");
+    let linked = live.iter().find(is_linked).unwrap();
+    let traces: HashSet<_> = live.iter().map(|span| span.trace_id.clone()).collect();
+    assert_eq!(traces.len(), 3);
+
+    let mut code = WorkflowReplayerOptions::new().build();
+    code.register_workflow::<Recorded>().unwrap();
+    code.register_workflow::<Order>().unwrap().register_workflow::<Ship>().unwrap();
+    let rebuilt = MemorySink::new();
+    let backfill = |sink: &MemorySink| Backfill::new(sink.clone()).installation(&fleet.spans);
+    let report = backfill(&rebuilt).workflows(code).query(&fleet.client, &query).await.unwrap();
+    assert_eq!((report.runs, report.failed.len()), (5, 0), "{:?}", report.failed);
+    assert_same(&of_workflow(&rebuilt.spans()), &of_workflow(&live));
+    let ids = |spans: &[Span]| by_id(spans).into_keys().collect::<Vec<_>>();
+    assert_eq!(ids(&rebuilt.spans()), ids(&live));
+
+    // The skeleton is in the same traces, and knows the links.
+    let skeleton = MemorySink::new();
+    let report = backfill(&skeleton).query(&fleet.client, &query).await.unwrap();
+    assert_eq!((report.runs, report.failed.len()), (5, 0), "{:?}", report.failed);
+    let bones = skeleton.spans();
+    assert_eq!(bones.iter().map(|span| span.trace_id.clone()).collect::<HashSet<_>>(), traces);
+    let bone = bones.iter().find(|bone| bone.id == linked.id).unwrap();
+    for link in ["temporal.previous_trace_id", "temporal.previous_span_id"] {
+        assert_eq!(bone.metadata[link], linked.metadata[link]);
+    }
+    let report = backfill(&fleet.sink).query(&fleet.client, &query).await.unwrap();
+    assert_eq!((report.runs, report.sent), (5, 0), "nothing twice");
 }

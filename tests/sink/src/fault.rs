@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use hyper::http::request::Parts;
-use serde_json::Value;
+use hyper::{header::AUTHORIZATION, http::request::Parts};
 
-/// What the sink does with the batches that it gets.
+use crate::told::Told;
+
+/// What the sink does with what it is sent. A request that only reads is answered all the same where
+/// the fault is about storing.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Fault {
     /// Stores them.
@@ -18,31 +20,33 @@ pub enum Fault {
     },
     /// Reads them and never answers.
     Hangs,
-    /// Stores the first half, then resets the connection.
+    /// Stores the first half of the spans, then resets the connection. Of one span, that span.
     ResetsHalfway,
     /// Stores the first half of a batch that holds a workflow's spans and never answers. Spans of
     /// activities alone are stored.
     HangsHalfway,
     /// 422 for a batch with a span of this name.
     Refuses(&'static str),
-    /// 401 for any other key.
+    /// 401 for any other key, as `x-api-key` or as a bearer token.
     TakesKey(&'static str),
 }
 
 impl Fault {
-    pub(crate) fn meets(&self, head: &Parts, items: &[Value]) -> bool {
+    pub(crate) fn meets(&self, head: &Parts, told: &Told) -> bool {
         match self {
             Self::None => false,
-            Self::Errors | Self::TooMany { .. } | Self::Hangs | Self::ResetsHalfway => true,
-            Self::HangsHalfway => !items.iter().all(is_attempt),
-            Self::Refuses(name) => items.iter().any(|item| item["name"] == *name),
-            Self::TakesKey(key) => {
-                head.headers.get("x-api-key").is_none_or(|given| given.as_bytes() != key.as_bytes())
-            }
+            Self::Errors | Self::TooMany { .. } | Self::Hangs => true,
+            Self::ResetsHalfway => !told.is_nothing(),
+            Self::HangsHalfway => !told.is_of_attempts(),
+            Self::Refuses(name) => told.has_name(name),
+            Self::TakesKey(key) => !has_key(head, key),
         }
     }
 }
 
-fn is_attempt(item: &Value) -> bool {
-    item["metadata"]["temporal.kind"] == "activity_attempt"
+fn has_key(head: &Parts, key: &str) -> bool {
+    let header = |name: &str| head.headers.get(name)?.to_str().ok();
+    header("x-api-key") == Some(key)
+        || header(AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "))
+            == Some(key)
 }

@@ -1,7 +1,7 @@
 //! A sink that fails on demand, for tests and examples.
 //!
-//! It speaks SGP's spans API, `PUT /v5/spans/batch`, on loopback, and keeps what it takes in a real
-//! collector's store. What it does with a call can be changed at any time:
+//! It speaks on loopback what a collector speaks (SGP's spans API, OTLP/HTTP in protobuf, Opper's
+//! API, the ingest of OpenAI's traces), and keeps what it takes in a real collector's store. What it does with a call can be changed at any time:
 //!
 //! ```no_run
 //! use durable_spans_test_sink::{Fault, FaultySink};
@@ -18,6 +18,7 @@
 
 mod fault;
 mod sink;
+mod told;
 
 pub use fault::Fault;
 pub use sink::FaultySink;

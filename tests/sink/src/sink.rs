@@ -1,9 +1,10 @@
 use std::{
-    io::{self, Read},
+    collections::HashMap,
+    io,
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -11,8 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use durable_spans_collector::{Collector, RunningCollector};
-use durable_spans_model::{Span, TraceId};
-use flate2::read::GzDecoder;
+use durable_spans_model::{Span, SpanId, TraceId};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, Response, StatusCode,
@@ -26,16 +26,16 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     net::TcpListener,
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
 
-use crate::Fault;
+use crate::{Fault, told::Told};
 
-/// A sink that fails on demand: SGP's spans API over HTTP, in front of a real collector.
+/// A sink that fails on demand: HTTP in front of a real collector.
 ///
 /// It ends when it is dropped, as by a crash. [`Fault`] says what it can do.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ struct Shared {
     met: watch::Sender<u64>,
     calls: AtomicU64,
     rows: AtomicU64,
+    /// How often OpenTelemetry's spans were taken.
+    copies: Mutex<HashMap<(TraceId, SpanId), usize>>,
     store: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -75,6 +77,7 @@ impl FaultySink {
             met: watch::Sender::default(),
             calls: AtomicU64::new(0),
             rows: AtomicU64::new(0),
+            copies: Mutex::default(),
             store: Client::builder(TokioExecutor::new()).build_http(),
         });
         let addr = ([127, 0, 0, 1], 0).into();
@@ -134,7 +137,7 @@ impl FaultySink {
         *self.shared.met.borrow()
     }
 
-    /// Batches that have come so far.
+    /// Requests that have come so far.
     pub fn calls(&self) -> u64 {
         self.shared.calls.load(Ordering::Relaxed)
     }
@@ -144,7 +147,15 @@ impl FaultySink {
         self.shared.rows.load(Ordering::Relaxed)
     }
 
-    /// What the store holds of a trace.
+    /// How often a span has been stored that came by OpenTelemetry, whose backends may keep every
+    /// copy. This one keeps the last.
+    pub fn copies(&self, trace: &TraceId, span: &SpanId) -> usize {
+        let copies = self.shared.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        copies.get(&(trace.clone(), span.clone())).copied().unwrap_or(0)
+    }
+
+    /// What the store holds of a trace, under the ids that the collector gave to the spans if they
+    /// came by another API than SGP's.
     ///
     /// # Errors
     ///
@@ -191,17 +202,17 @@ async fn serve(
 ) -> Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
-    let mut items = items(&body, head.headers.contains_key(CONTENT_ENCODING))?;
+    let mut told = Told::read(&head, &body)?;
     shared.calls.fetch_add(1, Ordering::Relaxed);
     let fault = *shared.fault.borrow();
-    if !fault.meets(&head, &items) {
+    if !fault.meets(&head, &told) {
         let delay = *shared.delay.borrow();
         tokio::time::sleep(delay).await;
-        return shared.store(&store_url, head, &items).await;
+        return shared.store(&store_url, head, &told).await;
     }
     if matches!(fault, Fault::ResetsHalfway | Fault::HangsHalfway) {
-        items.truncate(items.len().div_ceil(2));
-        shared.store(&store_url, head, &items).await?;
+        told.halve();
+        shared.store(&store_url, head, &told).await?;
     }
     shared.met.send_modify(|met| *met += 1);
     match fault {
@@ -223,12 +234,12 @@ async fn serve(
 }
 
 impl Shared {
-    /// Passes a batch on to the store, and its answer back.
+    /// Passes a request on to the store, and its answer back.
     async fn store(
         &self,
         store_url: &str,
         mut head: Parts,
-        items: &[Value],
+        told: &Told,
     ) -> Result<Response<Full<Bytes>>> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         head.uri = format!("{store_url}{path}").parse()?;
@@ -236,25 +247,16 @@ impl Shared {
         for name in [CONTENT_ENCODING, CONTENT_LENGTH, HOST] {
             head.headers.remove(name);
         }
-        let body = json!({ "items": items }).to_string();
-        let answer = self.store.request(Request::from_parts(head, Full::from(body))).await?;
+        let body = Full::from(told.write());
+        let answer = self.store.request(Request::from_parts(head, body)).await?;
         if answer.status().is_success() {
-            self.rows.fetch_add(items.len() as u64, Ordering::Relaxed);
+            self.rows.fetch_add(told.len() as u64, Ordering::Relaxed);
+            let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+            told.otlp_ids().into_iter().for_each(|id| *copies.entry(id).or_default() += 1);
         }
         let (head, body) = answer.into_parts();
         Ok(Response::from_parts(head, Full::from(body.collect().await?.to_bytes())))
     }
-}
-
-fn items(body: &[u8], compressed: bool) -> Result<Vec<Value>> {
-    let mut json = Vec::new();
-    if compressed {
-        GzDecoder::new(body).read_to_end(&mut json)?;
-    } else {
-        json.extend_from_slice(body);
-    }
-    let mut body: Value = serde_json::from_slice(&json)?;
-    Ok(serde_json::from_value(body["items"].take())?)
 }
 
 fn refusal(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {

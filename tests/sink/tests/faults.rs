@@ -4,7 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use durable_spans_activity::{SgpOptions, SgpSink, SinkError, SpanBatch, SpanSink};
+use durable_spans_activity::{
+    OpenAiOptions, OpenAiSink, OpperOptions, OpperSink, OtlpOptions, OtlpSink, SgpOptions, SgpSink,
+    SinkError, SpanBatch, SpanSink,
+};
 use durable_spans_model::{Span, SpanId, Timestamp, TraceId};
 use durable_spans_test_sink::{Fault, FaultySink};
 
@@ -122,4 +125,58 @@ async fn after_a_restart_it_has_the_same_store_at_the_same_port() {
     assert_eq!(scene.faulty.url(), url);
     scene.send(Fault::None, &spans(&["a", "b"])).await.unwrap();
     assert_eq!(scene.names().await, ["a", "b"]);
+}
+
+/// The others that a collector listens to, with the ids by which it knows the trace.
+fn others(url: &str) -> [(Box<dyn SpanSink>, String); 3] {
+    let otlp = OtlpOptions::new(url).header("authorization", "Bearer right");
+    let openai = OpenAiOptions::new("right").base_url(format!("{url}/v1"));
+    let opper = OpperOptions::new("right").base_url(url);
+    [
+        (Box::new(OtlpSink::new(otlp).unwrap()), format!("{:032x}", 7)),
+        (Box::new(OpenAiSink::new(openai).unwrap()), format!("trace_{:032x}", 7)),
+        (Box::new(OpperSink::new(opper).unwrap()), trace().to_string()),
+    ]
+}
+
+#[tokio::test]
+async fn every_form_in_which_spans_come_meets_the_faults() {
+    let scene = Scene::new().await;
+    let mut spans = spans(&["", "a", "b", "c"]).split_off(1);
+    spans.iter_mut().for_each(|span| {
+        span.start_timestamp = Timestamp::from_unix_ns(1_000_000_000);
+        span.end_timestamp = Some(span.start_timestamp);
+    });
+    for (sink, trace) in others(&scene.faulty.url()) {
+        let batch = || spans.iter().cloned().collect::<SpanBatch>();
+        let send = async |fault| {
+            scene.faulty.set(fault);
+            sink.upsert_batch(&batch()).await
+        };
+        let stored = async || {
+            let stored = scene.faulty.stored(&trace.parse().unwrap()).await.unwrap();
+            // OpenAI's ingest makes a span of the trace itself.
+            let spans = stored.into_iter().filter(|span| span.id.to_string() != trace);
+            let mut names: Vec<_> = spans.map(|span| span.name).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(send(Fault::TakesKey("another")).await.unwrap_err().status(), Some(401));
+        assert_eq!(send(Fault::Errors).await.unwrap_err().status(), Some(500));
+        assert!(stored().await.is_empty());
+        // One at a time, the answer to the first is lost; a list, its second half.
+        let error = send(Fault::ResetsHalfway).await.unwrap_err();
+        assert!(error.is_retryable() && error.may_be_stored(), "{error:?}");
+        let first = stored().await;
+        assert!(first == ["a"] || first == ["a", "b"], "{} {first:?}", sink.name());
+        let refused = send(Fault::Refuses("c")).await.unwrap_err();
+        assert_eq!(refused.status(), Some(422));
+        send(Fault::TakesKey("right")).await.unwrap();
+        assert_eq!(stored().await, ["a", "b", "c"]);
+    }
+    let copies = |id: u128| {
+        let trace: TraceId = format!("{:032x}", 7).parse().unwrap();
+        scene.faulty.copies(&trace, &format!("{id:016x}").parse().unwrap())
+    };
+    assert_eq!((copies(1), copies(2), copies(3)), (2, 2, 1));
 }

@@ -1,4 +1,4 @@
-use std::{env, fmt, time::Duration};
+use std::{env, fmt, path::Path, time::Duration};
 
 use opentelemetry_proto::tonic::{common::v1::KeyValue, resource::v1::Resource};
 use percent_encoding::percent_decode_str;
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     Contract, InvalidOptions,
+    http::tls::File,
     options::{HttpOptions, Service, http_setters, read_variable},
 };
 
@@ -39,6 +40,13 @@ const OPEN_INFERENCE: Dialect = Dialect {
         Kind::Chain => "CHAIN",
     }),
 };
+
+const CERTIFICATE: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
+const CLIENT_CERTIFICATE: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"];
+const CLIENT_KEY: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"];
 
 /// How spans are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,7 +123,9 @@ impl OtlpOptions {
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` (default `http://localhost:4318`, to which `/v1/traces` is
     /// added), `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_PROTOCOL` (`http/protobuf` or
     /// `http/json`), `OTEL_EXPORTER_OTLP_COMPRESSION` (`gzip` or `none`, default none),
-    /// `OTEL_EXPORTER_OTLP_TIMEOUT` (milliseconds), of each the form with `OTLP_TRACES_` first, whose
+    /// `OTEL_EXPORTER_OTLP_TIMEOUT` (milliseconds), `OTEL_EXPORTER_OTLP_CERTIFICATE` (a file in PEM, see
+    /// [`certificate`](Self::certificate)), `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE` with
+    /// `OTEL_EXPORTER_OTLP_CLIENT_KEY` (the same), of each the form with `OTLP_TRACES_` first, whose
     /// endpoint is taken as it is, and `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`. White
     /// space around a value is cut off; an empty variable counts as missing.
     ///
@@ -181,6 +191,20 @@ impl OtlpOptions {
                 InvalidOptions::new(format!("{name} is no number of milliseconds above 0: mend it"))
             })?;
         }
+        let file = |[traces, all]: [&'static str; 2]| -> Result<_, InvalidOptions> {
+            Ok(either(traces, all)?.map(|(name, path)| File::new(path, name)))
+        };
+        options.http.tls.authorities = file(CERTIFICATE)?;
+        options.http.tls.identity = match (file(CLIENT_CERTIFICATE)?, file(CLIENT_KEY)?) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (Some(File { setting, .. }), None) | (None, Some(File { setting, .. })) => {
+                let [certificate, key] = [CLIENT_CERTIFICATE[1], CLIENT_KEY[1]];
+                return Err(InvalidOptions::new(format!(
+                    "{setting} is set alone: set both {certificate} and {key}, or neither"
+                )));
+            }
+        };
         options.read_resource(&variable)?;
         Ok(options)
     }
@@ -239,6 +263,24 @@ impl OtlpOptions {
     /// value is sent.
     pub fn resource_attribute(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.resource.push((name.into(), value.into()));
+        self
+    }
+
+    /// Trusts a server with one of the certificates in this file, in PEM, or with one that they vouch
+    /// for, and no other. Default: what the machine trusts.
+    pub fn certificate(mut self, path: impl AsRef<Path>) -> Self {
+        self.http.tls.authorities = Some(File::new(path, "the certificate"));
+        self
+    }
+
+    /// Shows this certificate to servers that ask for one. Both files are in PEM. Default: none.
+    pub fn client_certificate(
+        mut self,
+        certificate: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Self {
+        let certificate = File::new(certificate, "the client certificate");
+        self.http.tls.identity = Some((certificate, File::new(key, "the client key")));
         self
     }
 
@@ -388,6 +430,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
             ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "ten"),
             ("OTEL_RESOURCE_ATTRIBUTES", "secret"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "c.pem"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "k.pem"),
         ] {
             let error = from(&[(name, value)]).unwrap_err().to_string();
             assert!(error.starts_with(name) && !error.contains("secret"), "{error}");
