@@ -79,7 +79,12 @@
 //! ```
 //!
 //! Where no header can be set (another language, a schedule), give the run a [`TraceContext`] in
-//! its memo or in its first argument, under the name `trace_context`.
+//! its memo or in its first argument, under the name `trace_context`; or the plain fields `trace_id` and
+//! `parent_span_id` in its first argument, as Python programs that use `scale_gp_beta` pass them.
+//!
+//! # Logs
+//!
+//! What code in a span logs by `tracing` carries its ids, see [`logs`].
 //!
 //! # Tests of your instrumentation
 //!
@@ -113,8 +118,8 @@ pub use durable_spans_activity::{
     BreakerState, Contract, DropReason, EncodedSpan, FileSink, InvalidOptions, LocalSpan,
     MemorySink, OpenAiOptions, OpenAiSink, OpperOptions, OpperSink, OtlpOptions, OtlpProtocol,
     OtlpSink, Repeats, SgpClient, SgpOptions, SgpPage, SgpSearch, SgpSink, SinkError, SpanBatch,
-    SpanProcessor, SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace, span,
-    within,
+    SpanProcessor, SpanSink, Statistics, StdoutSink, current_context, current_span, in_trace, logs,
+    span, within,
 };
 pub use durable_spans_macros::traced;
 pub use durable_spans_model::{

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     future::Future,
+    iter,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -14,10 +15,12 @@ use durable_spans_model::{
     AsyncPlace, Draft, Outcome, Place, Recording, Seed, Span, SpanBuilder, SpanGuard, SpanHandle,
     SpanId, Timestamp, TraceContext,
 };
+use durable_spans_workflow::log_span;
 use tokio::task::futures::TaskLocalFuture;
+use tracing::{Instrument, instrument::Instrumented};
 use uuid::Uuid;
 
-use crate::{FanOut, outcome};
+use crate::{FanOut, logs, outcome};
 
 tokio::task_local! {
     /// Set around the body of an activity. Survives its awaits, ends at `tokio::spawn`.
@@ -29,7 +32,44 @@ tokio::task_local! {
 pub struct Current {
     context: TraceContext,
     /// `None` where the trace is known and no span of it is recorded here.
-    span: Option<LocalRecording>,
+    pub(crate) span: Option<LocalRecording>,
+}
+
+impl Current {
+    /// What `tracing` shows of code that stands here. Made inside, so that its layers see that.
+    fn log_span(&self) -> tracing::Span {
+        CURRENT.sync_scope(self.clone(), || log_span(&self.context))
+    }
+
+    fn within<F: Future>(self, future: F) -> Within<F> {
+        let log_span = self.log_span();
+        CURRENT.scope(self, future.instrument(log_span))
+    }
+
+    fn enter<R>(self, work: impl FnOnce() -> R) -> R {
+        let log_span = self.log_span();
+        CURRENT.sync_scope(self, || log_span.in_scope(work))
+    }
+}
+
+/// Where the code that is running now stands: in the innermost of our own spans and of the `tracing`
+/// spans that are recorded.
+fn current() -> Option<Current> {
+    innermost(|| logs::recorded(&tracing::Span::current()))
+}
+
+/// Where code inside of the recorded `tracing` span `traced` stands. That may be the outer one of the
+/// two. And one from another trace than the one that was set by hand does not count.
+pub(crate) fn innermost(traced: impl FnOnce() -> Option<LocalRecording>) -> Option<Current> {
+    match CURRENT.try_with(Current::clone) {
+        Ok(Current { span: Some(ours), .. }) => {
+            let traced = traced().filter(|traced| traced.is_below(&ours));
+            Some(traced.unwrap_or(ours).inside())
+        }
+        Ok(without_span) => Some(without_span),
+        // Code that was spawned inside of a `tracing` span.
+        Err(_) => Some(traced()?.inside()),
+    }
 }
 
 /// A span in activity or client code that ends with this guard.
@@ -45,6 +85,8 @@ struct Shared {
     /// What is below it needs to know.
     context: TraceContext,
     id: SpanId,
+    /// The span that it hangs under, if that is recorded here.
+    above: Option<LocalRecording>,
     /// `None` when it has ended.
     span: Mutex<Option<Span>>,
     /// How many children of each name began: tells equal ones apart.
@@ -55,13 +97,22 @@ struct Shared {
 impl LocalRecording {
     /// A span that has begun, in the trace that `context` tells. Nothing is recorded where that is
     /// not sampled, but what is started from here learns it.
-    pub(crate) fn new(mut span: Span, context: &TraceContext, deliverer: FanOut) -> Self {
+    pub(crate) fn new(span: Span, context: &TraceContext, deliverer: FanOut) -> Self {
+        Self::under(None, span, context, deliverer)
+    }
+
+    fn under(
+        above: Option<Self>,
+        mut span: Span,
+        context: &TraceContext,
+        deliverer: FanOut,
+    ) -> Self {
         deliverer.begin(&mut span);
         let id = span.id.clone();
         let context = TraceContext { span_id: Some(id.clone()), ..context.clone() };
         let span = Mutex::new(context.sampled.then_some(span));
         let children = Mutex::default();
-        Self { shared: Arc::new(Shared { context, id, span, children, deliverer }) }
+        Self { shared: Arc::new(Shared { context, id, above, span, children, deliverer }) }
     }
 
     /// Begins a span below this one.
@@ -81,7 +132,13 @@ impl LocalRecording {
         span.group_id.clone_from(&context.group_id);
         span.metadata.clone_from(&context.shared);
         draft.describe(&mut span);
-        Self::new(span, context, deliverer.clone())
+        Self::under(Some(self.clone()), span, context, deliverer.clone())
+    }
+
+    /// Whether it hangs under `other`, at any depth.
+    fn is_below(&self, other: &Self) -> bool {
+        iter::successors(self.shared.above.as_ref(), |span| span.shared.above.as_ref())
+            .any(|above| Arc::ptr_eq(&above.shared, &other.shared))
     }
 
     /// Takes the span, which has ended then.
@@ -144,12 +201,12 @@ impl Place for Here {
 
     fn begin(&self, mut draft: Draft<LocalRecording>) -> Option<LocalRecording> {
         let parent = draft.parent.take();
-        let parent = parent.or_else(|| CURRENT.try_with(|current| current.span.clone()).ok()?)?;
+        let parent = parent.or_else(|| current()?.span)?;
         Some(parent.child(draft))
     }
 
     fn enter<R>(&self, span: &LocalRecording, work: impl FnOnce() -> R) -> R {
-        CURRENT.sync_scope(span.inside(), work)
+        span.inside().enter(work)
     }
 }
 
@@ -157,7 +214,7 @@ impl AsyncPlace for Here {
     type Within<F: Future> = Within<F>;
 
     fn within<F: Future>(&self, span: &LocalRecording, future: F) -> Within<F> {
-        CURRENT.scope(span.inside(), future)
+        span.inside().within(future)
     }
 }
 
@@ -216,7 +273,7 @@ impl fmt::Debug for InTrace {
 }
 
 /// A future with its current span.
-pub type Within<F> = TaskLocalFuture<Current, F>;
+pub type Within<F> = TaskLocalFuture<Current, Instrumented<F>>;
 
 /// Begins to describe a span in activity or client code, under the current span. Where there is none,
 /// nothing is recorded. Workflow code has `ctx.span(…)` instead.
@@ -257,12 +314,12 @@ pub fn span(name: impl Into<Cow<'static, str>>) -> SpanBuilder<Here> {
 /// # }
 /// ```
 pub fn current_span() -> SpanHandle<LocalRecording> {
-    SpanHandle::new(CURRENT.try_with(|current| current.span.clone()).ok().flatten())
+    SpanHandle::new(current().and_then(|current| current.span))
 }
 
 /// The trace context of this task: that of its activity, or the one set by [`in_trace`].
 pub fn current_context() -> Option<TraceContext> {
-    CURRENT.try_with(|current| current.context.clone()).ok()
+    Some(current()?.context)
 }
 
 /// Runs `future` with `span` as the current one. The span does not end with it.
@@ -305,5 +362,5 @@ pub(crate) async fn in_span<F: Future>(span: &LocalRecording, future: F) -> F::O
 /// # }
 /// ```
 pub async fn in_trace<F: Future>(context: TraceContext, future: F) -> F::Output {
-    CURRENT.scope(Current { context, span: None }, future).await
+    Current { context, span: None }.within(future).await
 }

@@ -9,6 +9,7 @@
 //! - [`SgpClient`] reads back what SGP has stored.
 //! - [`FlushActivity`] is how a run's spans leave the workflow, [`DeliverActivity`] how couriers
 //!   deliver what it could not; [`ActivityInterceptor`] makes a span of each attempt of an activity.
+//! - [`logs`] brings logs and traces together, by `tracing`.
 //! - [`current_span`] gives activity code its span; [`in_trace`] gives client code a trace.
 //!
 //! Most users depend on the crate `durable-spans`, which installs all of this in one call.
@@ -32,6 +33,7 @@ mod fan_out;
 mod flush;
 mod http;
 mod interceptor;
+pub mod logs;
 mod options;
 mod outcome;
 mod parcel;

@@ -33,8 +33,8 @@ pub const HEADER: &str = "_spans";
 pub struct TraceContext {
     /// The trace to join.
     pub trace_id: TraceId,
-    /// The span to hang under, `None` to become the root.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The span to hang under, `None` to become the root. Read from `parent_span_id`, too.
+    #[serde(default, alias = "parent_span_id", skip_serializing_if = "Option::is_none")]
     pub span_id: Option<SpanId>,
     /// Whether spans are recorded at all. Default true.
     #[serde(default = "yes", skip_serializing_if = "is_true")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use durable_spans_model::{HEADER, InvalidSpan, TraceContext, TraceParent};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 pub(crate) use temporalio_workflow::common::protos::temporal::api::common::v1::Payload;
 use temporalio_workflow::common::protos::temporal::api::common::v1::SearchAttributes;
 
@@ -12,6 +12,10 @@ use crate::values::as_fields;
 /// Name of the memo entry, or of the field of a workflow's first argument, that may carry a
 /// [`TraceContext`] as plain JSON where no header can be set.
 pub const EXPLICIT_CONTEXT: &str = "trace_context";
+
+/// Name of the field of a workflow's first argument that, beside `trace_id`, says the same in plain
+/// fields.
+const EXPLICIT_PARENT: &str = "parent_span_id";
 
 /// The header's payload: JSON, encoded so that every SDK can read it.
 pub fn to_payload(context: &TraceContext) -> Payload {
@@ -95,23 +99,39 @@ pub fn of_start<'a>(
             Err(error) => report("memo", error),
         }
     }
-    let argument = arguments.into_iter().next()?;
+    let context = explicit(arguments.into_iter().next()?)?;
+    // Checks what is given to ids and groups, as it does for the header.
+    let read = serde_json::to_vec(&context).ok().map(|json| TraceContext::from_header(&json));
+    if let Some(Ok(context)) = read {
+        return Some(context);
+    }
+    report("input", InvalidSpan::new(EXPLICIT_CONTEXT, "is not a trace context, see TraceContext"));
+    None
+}
+
+/// What a workflow's first argument says of its trace: in one field, or in the plain fields
+/// `trace_id`, [`EXPLICIT_PARENT`] and `group_id`, of which the second must be there, be it null, to
+/// tell them from a `trace_id` of the user's own.
+fn explicit(argument: &Payload) -> Option<Value> {
     // Cheap test before parsing what may be megabytes.
-    let marker = format!("\"{EXPLICIT_CONTEXT}\"");
-    if !argument.data.windows(marker.len()).any(|bytes| bytes == marker.as_bytes()) {
+    let mentions = |name: &str| {
+        let marker = format!("\"{name}\"");
+        argument.data.windows(marker.len()).any(|bytes| bytes == marker.as_bytes())
+    };
+    if !mentions(EXPLICIT_CONTEXT) && !mentions(EXPLICIT_PARENT) {
         return None;
     }
-    let fields: BTreeMap<String, Value> = serde_json::from_slice(&argument.data).ok()?;
-    match serde_json::from_value(fields.get(EXPLICIT_CONTEXT)?.clone()) {
-        Ok(context) => Some(context),
-        Err(_) => {
-            report(
-                "input",
-                InvalidSpan::new(EXPLICIT_CONTEXT, "is not a trace context, see TraceContext"),
-            );
-            None
+    let mut fields: BTreeMap<String, Value> = serde_json::from_slice(&argument.data).ok()?;
+    let context = match fields.remove(EXPLICIT_CONTEXT) {
+        Some(context) => context,
+        None => {
+            let parent = fields.remove(EXPLICIT_PARENT)?;
+            let trace_id = fields.remove("trace_id").filter(|trace_id| !trace_id.is_null())?;
+            json!({"trace_id": trace_id, "span_id": parent, "group_id": fields.remove("group_id")})
         }
-    }
+    };
+    // A caller that is not traced itself.
+    if context.is_null() { None } else { Some(context) }
 }
 
 /// The context that came with a signal or an update, if any.
@@ -151,5 +171,27 @@ mod tests {
         assert_eq!(found(None, None, &json(r#"{"trace_context":7}"#)), None);
         assert_eq!(found(None, None, &json(r#""trace_context""#)), None);
         assert_eq!(found(None, None, &json("17")), None);
+    }
+
+    #[test]
+    fn plain_fields_are_read_where_a_parent_is_named_and_left_alone_elsewhere() {
+        let found = |input: &str| of_start("w", None, None, [&json(input)]);
+        let plain = found(r#"{"q":1,"trace_id":"abc","parent_span_id":"def","group_id":"g"}"#);
+        let expected = TraceContext::new("abc".parse().unwrap()).under("def".parse().unwrap());
+        assert_eq!(plain, Some(expected.group_id("g").unwrap()));
+        let same = found(r#"{"trace_context":{"trace_id":"abc","parent_span_id":"def"}}"#);
+        assert_eq!(same.unwrap().span_id.unwrap().to_string(), "def");
+        let root = found(r#"{"trace_id":"abc","parent_span_id":null}"#);
+        assert_eq!(root, Some(TraceContext::new("abc".parse().unwrap())));
+        for not_one in [
+            r#"{"trace_id":"abc"}"#,
+            r#"{"trace_id":null,"parent_span_id":null}"#,
+            r#"{"trace_id":7,"parent_span_id":"def"}"#,
+            r#"{"trace_id":"abc","parent_span_id":""}"#,
+            r#"{"trace_id":"abc","parent_span_id":null,"group_id":""}"#,
+            r#"{"trace_context":null}"#,
+        ] {
+            assert_eq!(found(not_one), None, "{not_one}");
+        }
     }
 }

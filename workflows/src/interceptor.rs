@@ -15,14 +15,15 @@ use temporalio_workflow::{
     workflow_interceptors::{
         CancelExternalWorkflowInput, CancelExternalWorkflowResult,
         CancellableWorkflowOutboundFuture, ChildWorkflowOutboundResult, ContinueAsNewInput,
-        ContinueAsNewResult, ExecuteWorkflowInput, ExecuteWorkflowResult, HandleSignalInput,
-        HandleSignalResult, HandleUpdateInput, HandleUpdateResult, InitializeWorkflowInput,
-        InitializeWorkflowOutput, ScheduleActivityInput, ScheduleActivityResult,
-        ScheduleLocalActivityInput, SignalWorkflowInput, SignalWorkflowResult,
-        StartChildWorkflowInput, StartChildWorkflowResult, StartTimerInput,
-        SyncWorkflowInterceptorContext, WorkflowInterceptor, WorkflowInterceptorConstructor,
-        WorkflowInterceptorContext, WorkflowInterceptorFuture, WorkflowNext,
-        WorkflowOutboundFuture,
+        ContinueAsNewResult, ExecuteWorkflowInput, ExecuteWorkflowResult, HandleQueryInput,
+        HandleQueryResult, HandleSignalInput, HandleSignalResult, HandleUpdateInput,
+        HandleUpdateResult, InitializeWorkflowInput, InitializeWorkflowOutput,
+        ScheduleActivityInput, ScheduleActivityResult, ScheduleLocalActivityInput,
+        SignalWorkflowInput, SignalWorkflowResult, StartChildWorkflowInput,
+        StartChildWorkflowResult, StartTimerInput, SyncWorkflowInterceptorContext,
+        ValidateUpdateInput, ValidateUpdateResult, WorkflowInterceptor,
+        WorkflowInterceptorConstructor, WorkflowInterceptorContext, WorkflowInterceptorFuture,
+        WorkflowNext, WorkflowOutboundFuture,
     },
 };
 
@@ -38,6 +39,7 @@ use crate::{
     flush::FlushGroup,
     flusher, header,
     limits::Limits,
+    logs,
     operation::Operation,
     outcome,
     recorder::{Parent, SpanRef},
@@ -297,6 +299,26 @@ impl Interceptor {
         }
     }
 
+    /// Runs code of a run that records nothing: what it logs carries its trace, if it has one.
+    fn untraced<'a, T: 'a>(
+        &self,
+        ctx: WorkflowInterceptorContext,
+        start: impl FnOnce() -> WorkflowInterceptorFuture<'a, T> + 'a,
+    ) -> WorkflowInterceptorFuture<'a, T> {
+        WorkflowInterceptorFuture::new(logs::logged(ctx, self.log_span(), start))
+    }
+
+    /// The `tracing` span of code that is in no scope: of the run, as far as it has begun.
+    fn log_span(&self) -> tracing::Span {
+        match &self.mode {
+            Mode::Traced(run) => run
+                .root()
+                .map_or_else(tracing::Span::none, |root| logs::log_span_of(run, root.id())),
+            Mode::Unsampled(context) => logs::log_span(context),
+            Mode::LeftAlone | Mode::UnknownRule(_) => tracing::Span::none(),
+        }
+    }
+
     /// The header of what an unsampled run starts.
     fn unsampled_header(&self) -> Option<(String, header::Payload)> {
         match &self.mode {
@@ -337,6 +359,19 @@ impl Interceptor {
         let current = operation.span().unwrap_or(&root).clone();
         (operation, Scope { run: run.clone(), current })
     }
+}
+
+/// Runs a message handler in its scope. A sync one runs at once, an async one when it is polled.
+fn in_scope<F: Future>(
+    ctx: WorkflowInterceptorContext,
+    scope: Scope,
+    start: impl FnOnce() -> F,
+) -> impl Future<Output = F::Output> {
+    let log_span = logs::log_span_of(&scope.run, scope.current.id());
+    logs::logged(ctx.clone(), log_span, move || {
+        let handler = ctx.with_context_value_sync::<ScopeKey, _>(scope.clone(), start);
+        ctx.with_context_value::<ScopeKey, _>(scope, handler)
+    })
 }
 
 /// The trace of a run that an observability system's tracer has started.
@@ -484,7 +519,7 @@ impl WorkflowInterceptor for Interceptor {
     ) -> WorkflowInterceptorFuture<'a, ExecuteWorkflowResult> {
         let run = match &self.mode {
             Mode::Traced(run) => run.clone(),
-            Mode::Unsampled(_) | Mode::LeftAlone => return next.run(input),
+            Mode::Unsampled(_) | Mode::LeftAlone => return self.untraced(ctx, || next.run(input)),
             // A panic fails the workflow task, which is retried until an upgraded worker takes it.
             Mode::UnknownRule(version) => panic!(
                 "this run was started under version {version} of the flush rule, and this worker \
@@ -498,13 +533,16 @@ impl WorkflowInterceptor for Interceptor {
             }
             run.note_arguments(&root);
             let scope = Scope { run: run.clone(), current: root.clone() };
-            let mut user = pin!(ctx.with_context_value::<ScopeKey, _>(scope, next.run(input)));
+            let user = || ctx.with_context_value::<ScopeKey, _>(scope, next.run(input));
+            let mut user =
+                pin!(logs::logged(ctx.clone(), logs::log_span_of(&run, root.id()), user));
             let mut flusher = pin!(flusher::flush_by_rule(&run, &ctx));
             let _presence = Presence(&run);
             let result = poll_fn(|cx| {
                 if let Poll::Ready(result) = user.as_mut().poll(cx) {
                     return Poll::Ready(result);
                 }
+                let _mark = logs::mark(&ctx);
                 match flusher.as_mut().poll(cx) {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(never) => match never {},
@@ -532,14 +570,15 @@ impl WorkflowInterceptor for Interceptor {
             WorkflowInterceptorFuture<'a, HandleSignalResult>,
         >,
     ) -> WorkflowInterceptorFuture<'a, HandleSignalResult> {
-        let Mode::Traced(run) = &self.mode else { return next.run(input) };
+        let Mode::Traced(run) = &self.mode else {
+            return self.untraced(ctx, || next.run(input));
+        };
         let (operation, scope) =
             Self::handler(run, &ctx, input.name(), "signal", input.headers().iter());
         operation.input(run.inputs().and_then(|types| types.signal(&input)));
-        // A sync handler runs inside `next.run` already.
-        let handler = ctx.with_context_value_sync::<ScopeKey, _>(scope.clone(), || next.run(input));
+        let handler = in_scope(ctx, scope, || next.run(input));
         WorkflowInterceptorFuture::new(async move {
-            let result = ctx.with_context_value::<ScopeKey, _>(scope, handler).await;
+            let result = handler.await;
             // A failed signal handler fails the workflow task, which is no end.
             if result.is_ok() {
                 operation.finish(Outcome::Success);
@@ -558,13 +597,15 @@ impl WorkflowInterceptor for Interceptor {
             WorkflowInterceptorFuture<'a, HandleUpdateResult>,
         >,
     ) -> WorkflowInterceptorFuture<'a, HandleUpdateResult> {
-        let Mode::Traced(run) = &self.mode else { return next.run(input) };
+        let Mode::Traced(run) = &self.mode else {
+            return self.untraced(ctx, || next.run(input));
+        };
         let (operation, scope) =
             Self::handler(run, &ctx, input.name(), "update", input.headers().iter());
         operation.input(run.inputs().and_then(|types| types.update(&input)));
-        let handler = ctx.with_context_value_sync::<ScopeKey, _>(scope.clone(), || next.run(input));
+        let handler = in_scope(ctx, scope, || next.run(input));
         WorkflowInterceptorFuture::new(async move {
-            let result = ctx.with_context_value::<ScopeKey, _>(scope, handler).await;
+            let result = handler.await;
             if let (Ok(value), Some(types)) = (&result, run.outputs()) {
                 operation.output(types.output(&**value));
             }
@@ -574,6 +615,24 @@ impl WorkflowInterceptor for Interceptor {
             });
             result
         })
+    }
+
+    fn handle_query(
+        &self,
+        _ctx: SyncWorkflowInterceptorContext,
+        input: HandleQueryInput,
+        next: WorkflowNext<'_, HandleQueryInput, HandleQueryResult>,
+    ) -> HandleQueryResult {
+        self.log_span().in_scope(|| next.run(input))
+    }
+
+    fn validate_update(
+        &self,
+        _ctx: SyncWorkflowInterceptorContext,
+        input: ValidateUpdateInput,
+        next: WorkflowNext<'_, ValidateUpdateInput, ValidateUpdateResult>,
+    ) -> ValidateUpdateResult {
+        self.log_span().in_scope(|| next.run(input))
     }
 
     fn start_timer(

@@ -71,6 +71,7 @@ mod flusher;
 mod header;
 mod interceptor;
 mod limits;
+mod logs;
 #[cfg(feature = "nexus")]
 mod nexus;
 mod operation;
@@ -95,6 +96,7 @@ pub use header::{
 };
 pub use interceptor::WorkflowTracing;
 pub use limits::Limits;
+pub use logs::{LOG_TARGET, is_in_workflow, is_replaying, log_span};
 pub use run::{ROOT_DRAW, SEED_STREAM, place_stream};
 pub use span::{InWorkflow, WorkflowRecording, WorkflowSpan, WorkflowSpans};
 pub use timetable::Timetable;

@@ -213,6 +213,11 @@ impl Run {
         root
     }
 
+    /// The root span, once it was opened.
+    pub(crate) fn root(&self) -> Option<SpanRef> {
+        self.root.borrow().clone()
+    }
+
     /// Which of the spans shall arrive.
     fn kept(&self, trace_id: &TraceId) -> Kept {
         let Options { without_commands, sampling, disabled, .. } = &*self.options;

@@ -5,9 +5,10 @@ use durable_spans_model::{
     Timestamp, TraceContext,
 };
 use temporalio_workflow::{SyncWorkflowContext, WorkflowContext, WorkflowContextFuture};
+use tracing::{Instrument, instrument::Instrumented};
 
 use crate::{
-    outcome,
+    logs, outcome,
     recorder::{Parent, SpanRef},
     run::Run,
     scope::{Scope, ScopeKey, Scoped},
@@ -79,6 +80,10 @@ impl WorkflowRecording {
     fn scope(&self) -> Scope {
         Scope { run: self.run.clone(), current: self.span.clone() }
     }
+
+    fn log_span(&self) -> tracing::Span {
+        logs::log_span_of(&self.run, self.span.id())
+    }
 }
 
 impl Recording for WorkflowRecording {
@@ -125,14 +130,15 @@ impl<C: Scoped> Place for InWorkflow<'_, C> {
     }
 
     fn enter<R>(&self, span: &WorkflowRecording, work: impl FnOnce() -> R) -> R {
-        self.0.within(span.scope(), work)
+        self.0.within(span.scope(), || span.log_span().in_scope(work))
     }
 }
 
 impl<W> AsyncPlace for InWorkflow<'_, WorkflowContext<W>> {
-    type Within<F: Future> = WorkflowContextFuture<F>;
+    type Within<F: Future> = WorkflowContextFuture<Instrumented<F>>;
 
-    fn within<F: Future>(&self, span: &WorkflowRecording, future: F) -> WorkflowContextFuture<F> {
-        self.0.with_context_value::<ScopeKey, F>(span.scope(), future)
+    fn within<F: Future>(&self, span: &WorkflowRecording, future: F) -> Self::Within<F> {
+        let future = future.instrument(span.log_span());
+        self.0.with_context_value::<ScopeKey, _>(span.scope(), future)
     }
 }
