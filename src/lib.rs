@@ -40,9 +40,50 @@
 //! }
 //! ```
 //!
-//! # Spans in activity code
+//! # Spans in activity and client code
 //!
-//! [`current_span`] is the span of the running attempt; [`current_context`] is what to pass on.
+//! [`span`] begins one under the current one, by the same words. In an activity that is the span of the
+//! attempt, [`current_span`]; in client code, [`DurableSpans::trace`] begins the trace:
+//!
+//! ```
+//! use durable_spans::{DurableSpans, MemorySink, current_span, span};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let spans = DurableSpans::new(MemorySink::new());
+//! let ticket = spans.trace("ticket").tag("urgent").scope(async {
+//!     span("look up").in_scope(|span| span.output("customer", 17));
+//!     // client.start_workflow(…) hangs its run under "ticket".
+//!     current_span().metric("quality", 4.5);
+//! });
+//! ticket.await;
+//! # }
+//! ```
+//!
+//! A synchronous activity runs on a thread of its own, where the SDK leaves no way to know its span: make
+//! it `async` to record spans in it.
+//!
+//! # Typed spans
+//!
+//! [`data`] has the types of the OpenAI Agents SDK, and SGP's: a model call says its model, messages,
+//! tokens and cost, and each sink tells them in its backend's own words.
+//!
+//! ```
+//! use durable_spans::{WorkflowSpans, data::{Generation, Usage}};
+//! use temporalio_workflow::WorkflowContext;
+//!
+//! fn note<W>(ctx: &WorkflowContext<W>) {
+//!     ctx.span("draft").data(Generation::new("gpt-4o")).in_scope(|draft| {
+//!         draft.usage(Usage::new(120, 9).cost_usd(0.0004));
+//!     });
+//! }
+//! ```
+//!
+//! # What is recorded, and what is not
+//!
+//! Inputs and outputs are captured ([`DurableSpans::capture`]), but for what looks like a credential;
+//! [`DurableSpans::redactor`] takes out more, [`Sampling`] chooses traces, `when(false)` leaves out a
+//! span, and [`DurableSpans::disabled`] or `DISABLE_SCALE_TRACING=1` turn all of it off.
 //!
 //! # Functions as spans
 //!

@@ -301,7 +301,8 @@ pub fn span(name: impl Into<Cow<'static, str>>) -> SpanBuilder<Here> {
 
 /// The span that this activity or client code is in: the innermost scope, or that of the activity
 /// attempt. Not inherited by what the code spawns (`tokio::spawn`, `spawn_blocking`): take it before,
-/// and hand it over, or let the spawned code run [`within`] it.
+/// and hand it over, or let the spawned code run [`within`] it. A synchronous activity, which the SDK
+/// runs on a thread of its own, has none.
 ///
 /// ```
 /// # async fn activity() {
