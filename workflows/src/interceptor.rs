@@ -225,7 +225,7 @@ struct Interceptor {
 enum Mode {
     Traced(Rc<Run>),
     /// The trace is not sampled: nothing is recorded here, and what this run starts learns it.
-    Unsampled(TraceContext),
+    Unsampled(Box<TraceContext>),
     /// The run started before tracing was installed, or is a courier of ours.
     LeftAlone,
     /// A newer release started the run, by a flush rule that this one does not know.
@@ -259,7 +259,7 @@ impl Mode {
                     && !context.policy.is_some_and(|policy| policy.is_on_error())
                     && !options.without_commands =>
             {
-                Self::Unsampled(context)
+                Self::Unsampled(Box::new(context))
             }
             context => {
                 let context = context.or_else(|| join(observed.as_ref()?));

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use durable_spans_model::{SpanType, TraceParent};
+use durable_spans_model::{Outcome, SpanType, TraceParent};
 use temporalio_workflow::{
     NexusOperationOptions,
     workflow_interceptors::{CancellableWorkflowOutboundFuture, StartNexusOperationResult},
@@ -14,7 +14,7 @@ use temporalio_workflow::{
 use crate::{
     operation::Operation,
     outcome,
-    recorder::{Outcome, Parent, SpanRef},
+    recorder::{Parent, SpanRef},
     run::Run,
 };
 
@@ -45,6 +45,7 @@ pub(crate) fn schedule(
 
 /// Ends the span with the operation where that is done when it starts. The result of one that goes on
 /// is shown to the user's code alone.
+#[expect(clippy::result_large_err, reason = "the error is the SDK's")]
 pub(crate) fn started(span: Operation, starting: Starting) -> Starting {
     starting.map(|started| {
         let outcome = match &started {
