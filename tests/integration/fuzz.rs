@@ -8,6 +8,10 @@
 //! `FUZZ_RUNS` sets how many (default 4), `FUZZ_SEED` the first seed (default 1); a failure names
 //! the seed of its run. `FUZZ_KEEP` names a folder that keeps the histories. Caches of 0, 3 and 5 only in a release build:
 //! `FUZZ_RUNS=100 cargo test --release --test integration fuzz`.
+//!
+//! For comparing: `FUZZ_RULE=first` or `arrivals` has every run count in that way, and
+//! `FUZZ_QUERIES=all` queries every run, whatever its cache. The latter fails now and then, as the SDK
+//! then orders events otherwise in replay, with or without us.
 
 mod program;
 
@@ -21,7 +25,11 @@ use temporalio_client::{
     WorkflowExecuteUpdateOptions, WorkflowGetResultOptions, WorkflowHistory, WorkflowQueryOptions,
     WorkflowSignalOptions,
 };
-use temporalio_common::protos::temporal::api::common::v1::Header;
+use temporalio_common::protos::temporal::api::{
+    common::v1::Header,
+    enums::v1::WorkflowTaskFailedCause,
+    history::v1::{HistoryEvent, history_event::Attributes},
+};
 use temporalio_sdk::workflow_replayer::{
     WorkflowReplayError, WorkflowReplayFailure, WorkflowReplayer, WorkflowReplayerOptions,
 };
@@ -72,7 +80,12 @@ pub(crate) async fn one_run(seed: u64) -> Vec<u8> {
     let sink = MemorySink::new();
     let spans = DurableSpans::new(sink.clone()).flush_policy(policy);
     let fleet = Fleet::with("fuzz", spans, sink, Default::default()).await;
-    let counts_arrivals = !seed.is_multiple_of(4);
+    let counts_arrivals = match std::env::var("FUZZ_RULE").as_deref() {
+        Ok("first") => false,
+        Ok("arrivals") => true,
+        Ok(other) => panic!("FUZZ_RULE is first or arrivals, not {other}"),
+        Err(_) => !seed.is_multiple_of(4),
+    };
     let worker = |cache: usize| {
         let mut options = fleet.worker_options();
         options.max_cached_workflows = cache;
@@ -100,12 +113,15 @@ pub(crate) async fn one_run(seed: u64) -> Vec<u8> {
     let updates = seed.is_multiple_of(2);
     // A query of a run that is not in the cache makes the SDK do what events ask for that no workflow
     // task has taken yet, local activities included: before messages that its next task handles first.
-    let queries = seed % 4 == 2;
+    // The run's own code meets that as our rule does, under each version of it.
+    let query_all = std::env::var("FUZZ_QUERIES").is_ok_and(|which| which == "all");
+    let queries = query_all || seed % 4 == 2;
+    let history = || fleet.history(&handle.info().workflow_id, None);
     let mut done = false;
     while !done {
         // A debug build of the SDK asserts wrongly when updates meet a cache that is too small.
-        let caches: &[usize] =
-            if cfg!(debug_assertions) || queries { &[1000] } else { &[0, 3, 5, 1000] };
+        let cached = cfg!(debug_assertions) || (queries && !query_all);
+        let caches: &[usize] = if cached { &[1000] } else { &[0, 3, 5, 1000] };
         let cache = caches[random.random_range(0..caches.len())];
         let pokes = random.random_range(0..6);
         let patience = match updates {
@@ -155,7 +171,22 @@ pub(crate) async fn one_run(seed: u64) -> Vec<u8> {
             }
         })
         .await;
+        let json = history().to_json().await.unwrap();
+        if let Ok(folder) = std::env::var("FUZZ_KEEP") {
+            std::fs::write(format!("{folder}/{seed}.json"), &json).unwrap();
+        }
+        // A run that has failed so would be tried again for ever.
+        let is_nondeterminism = |event: &HistoryEvent| match &event.attributes {
+            Some(Attributes::WorkflowTaskFailedEventAttributes(failed)) => {
+                failed.cause() == WorkflowTaskFailedCause::NonDeterministicError
+            }
+            _ => false,
+        };
+        let events = fleet.events(&handle.info().workflow_id).await;
+        let failed = events.iter().find(|event| is_nondeterminism(event));
+        assert!(failed.is_none(), "seed {seed}: cache {cache}: {failed:?}");
     }
+    let json = history().to_json().await.unwrap();
     fleet.sink.fail_with(|_| None);
     let couriers = couriers(&fleet.events(&handle.info().workflow_id).await);
     while_running(worker(1000), async {
@@ -167,13 +198,8 @@ pub(crate) async fn one_run(seed: u64) -> Vec<u8> {
     let statistics = fleet.spans.flush(Duration::from_secs(40)).await;
     assert_eq!((statistics.deferred, statistics.dropped_total()), (0, 0), "seed {seed}");
     let live = of_workflow(&fleet.sink.spans());
-    assert!(all_ended(&live), "seed {seed}");
+    assert!(all_ended(&live), "seed {seed}: not ended:\n{}", tree(&live));
 
-    let history = || fleet.history(handle.info().workflow_id.as_str(), None);
-    let json = history().to_json().await.unwrap();
-    if let Ok(folder) = std::env::var("FUZZ_KEEP") {
-        std::fs::write(format!("{folder}/{seed}.json"), &json).unwrap();
-    }
     let replayed = replayed_spans(history(), |options| {
         options.register_workflow::<Random>().unwrap();
     })
