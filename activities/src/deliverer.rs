@@ -613,12 +613,17 @@ impl Drop for Doubt<'_> {
     }
 }
 
-/// Of several records of one span in a batch only the last one counts.
+/// Of several records of one span in a batch only the last one counts, but an end over an open one:
+/// flushes by activities may be overtaken by later ones.
 fn newest_records(items: &[Item]) -> Vec<Arc<EncodedSpan>> {
+    let is_ended = |index: usize| items[index].span.span().end_timestamp.is_some();
     let mut last = HashMap::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         let span = item.span.span();
-        last.insert((&span.trace_id, &span.id), index);
+        let newest = last.entry((&span.trace_id, &span.id)).or_insert(index);
+        if is_ended(index) || !is_ended(*newest) {
+            *newest = index;
+        }
     }
     let newest = items.iter().enumerate().filter(|(index, item)| {
         let span = item.span.span();

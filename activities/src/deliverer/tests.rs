@@ -68,6 +68,24 @@ impl SpanSink for Gate {
     }
 }
 
+/// A normal activity that flushes may start after the one of a later flush.
+#[tokio::test(start_paused = true)]
+async fn an_open_record_that_was_overtaken_by_the_end_does_not_undo_it() {
+    let gate = Gate::closed();
+    let deliverer = Deliverer::new(gate.clone());
+    let open = |id| Span { end_timestamp: None, ..span(id) };
+    // Holds the sink, so that the others are gathered into one batch.
+    deliverer.take_flush("run", vec![group(1, spans([9]))], Duration::ZERO).await;
+    tokio::task::yield_now().await;
+    deliverer.take_flush("run", vec![group(3, spans([1]))], Duration::ZERO).await;
+    deliverer.take_flush("run", vec![group(2, vec![open(1), open(2)])], Duration::ZERO).await;
+    gate.open(2);
+    deliverer.flush(WAIT).await;
+    let ended: Vec<_> =
+        gate.memory.spans().iter().map(|span| span.end_timestamp.is_some()).collect();
+    assert_eq!(ended, [true, true, false]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_arrives_while_a_request_is_in_flight_goes_together_in_batches_of_500() {
     let gate = Gate::closed();
