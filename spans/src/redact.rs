@@ -247,7 +247,8 @@ fn holds_content(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(_) => false,
         Value::Number(_) => true,
-        Value::String(text) => !text.is_empty(),
+        // What was redacted already says so in its own way.
+        Value::String(text) => !text.is_empty() && !text.starts_with("[REDACTED"),
         Value::Array(values) => !values.is_empty(),
         Value::Object(values) => !values.is_empty(),
     }

@@ -1,11 +1,8 @@
 //! The same spans live, after a restart, without a cache and in replay; and no change of
 //! instrumentation breaks a run.
 
-use durable_spans::{DurableSpans, FlushPolicy, MemorySink, Span, new_trace, testing::Trace};
-use durable_spans_model::HEADER;
-use durable_spans_workflow::to_payload;
+use durable_spans::{DurableSpans, FlushPolicy, MemorySink, Span, testing::Trace};
 use temporalio_client::{Client, WorkflowGetResultOptions, WorkflowHandle, WorkflowSignalOptions};
-use temporalio_common::protos::temporal::api::common::v1::Header;
 use temporalio_sdk::{
     Worker,
     workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions},
@@ -158,16 +155,15 @@ async fn a_history_replays_with_more_fewer_other_and_no_spans() {
 }
 
 /// Runs the workflow, and replays its history with the code that awaits otherwise.
-async fn awaited_otherwise(policy: FlushPolicy, header: Option<Header>) -> Result<(), String> {
+async fn awaited_otherwise(policy: FlushPolicy) -> Result<(), String> {
     let sink = MemorySink::new();
     let spans = DurableSpans::new(sink.clone()).flush_policy(policy);
     let fleet = Fleet::with("awaits", spans, sink, Default::default()).await;
     let mut options = fleet.worker_options();
     options.register_activities(Work).register_workflow::<Mutable>().unwrap();
     let handle = while_running(fleet.worker(options), async {
-        let mut options = fleet.start_options();
-        options.header = header;
-        let handle = fleet.client.start_workflow(Mutable::run, 5u32, options).await.unwrap();
+        let start = fleet.client.start_workflow(Mutable::run, 5u32, fleet.start_options());
+        let handle = start.await.unwrap();
         handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
         handle
     })
@@ -181,15 +177,10 @@ async fn awaited_otherwise(policy: FlushPolicy, header: Option<Header>) -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn awaiting_otherwise_shifts_no_flush_but_of_runs_under_the_first_versions_of_the_rule() {
+async fn awaiting_otherwise_shifts_no_flush() {
     let policy = FlushPolicy::new().operations(2);
-    awaited_otherwise(policy, None).await.unwrap();
-    awaited_otherwise(policy.by_activity(), None).await.unwrap();
-    // What the readme tells of them.
-    let context = to_payload(&new_trace().policy(policy));
-    let header = Header { fields: [(HEADER.to_owned(), context)].into() };
-    let error = awaited_otherwise(policy, Some(header)).await.unwrap_err();
-    assert!(error.contains("TMPRL1100"), "{error}");
+    awaited_otherwise(policy).await.unwrap();
+    awaited_otherwise(policy.by_activity()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
