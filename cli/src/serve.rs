@@ -1,7 +1,6 @@
 use std::io::{self, Write};
 
 use durable_spans_collector::{Collector, RunningCollector};
-
 use tracing::Level;
 
 use crate::args::Serve;
@@ -23,6 +22,9 @@ pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
     }
     if let Some(requests) = args.max_requests_per_second {
         collector = collector.max_requests_per_second(requests);
+    }
+    if let Some(requests) = args.max_requests_in_flight {
+        collector = collector.max_requests_in_flight(requests);
     }
     // Before anybody is told that it serves, so that nobody can send the signal too early.
     let stop = stop_signal()?;
