@@ -2,7 +2,7 @@
 
 import { getText } from "./api.js";
 import { copy, h, icon, iconButton, replace } from "./dom.js";
-import { count, cost, duration, exactClock, full, term } from "./format.js";
+import { count, duration, exactClock, exactCost, full, term } from "./format.js";
 import { parse, section } from "./json.js";
 import { conversation } from "./messages.js";
 import { isRun, look, selfTime } from "./model.js";
@@ -101,7 +101,7 @@ export class Detail {
       node.attemptCount > 1 && own && ["Attempts", String(node.attemptCount)],
       span.model && ["Model", span.model],
       span.tokens && ["Tokens", count(span.tokens)],
-      span.cost && ["Cost", cost(span.cost)],
+      span.cost && ["Cost", exactCost(span.cost)],
       span.workflow_id && ["Workflow", copyable(span.workflow_id)],
       span.run_id && ["Run", copyable(span.run_id)],
       ["Span", copyable(span.id)],
@@ -154,7 +154,7 @@ export class Detail {
         this.on.go(attempt.id);
       } }, `#${attempt.attempt}`)), h("td", { class: `s-${attempt.status.toLowerCase()}` }, attempt.status.toLowerCase()),
       h("td", {}, duration((attempt.end ?? node.end) - attempt.start)), h("td", { class: "dim" }, attempt.queue_ms === undefined ? "" : `queued ${duration(attempt.queue_ms * 1e6)}`), h("td", { class: "dim cut", title: attempt.error ?? "" }, attempt.error ?? "")));
-    return h("details", { class: "section", open: true }, h("summary", {}, "Attempts"), h("table", { class: "attempts" }, h("tbody", {}, rows)));
+    return h("details", { class: "section", open: true }, h("summary", {}, h("span", {}, "Attempts")), h("table", { class: "attempts" }, h("tbody", {}, rows)));
   }
 }
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from playwright.sync_api import expect
 
-from harness import ago, fact, row, rows, tab
+from harness import ago, fact, row, rows, section, tab
 from traces import Trace, agent, research
 
 
@@ -152,16 +152,23 @@ def typed_spans_are_shown_as_what_they_are(browser):
         for fact_of_call in ["gpt-x", "876", "$0.0123"]:
             expect(facts).to_contain_text(fact_of_call)
         for title, value in [("Usage", "512"), ("Model settings", "0.1"), ("Events", "first token"), ("Metrics", "0.93")]:
-            expect(detail.locator("details.section", has=page.locator("summary", has_text=title))).to_contain_text(value)
+            expect(section(detail, title)).to_contain_text(value)
         expect(detail.locator(".tags")).to_contain_text("cached")
         detail.get_by_role("button", name="Copy Messages").click()
         assert page.evaluate("navigator.clipboard.readText()").startswith("system: You help customers.")
         # The whole of it is there, folded.
-        detail.locator("summary", has_text="Input").click()
+        section(detail, "Input").locator("> summary").click()
         expect(detail.locator(".json .key", has_text="role").first).to_be_visible()
+        # What failed is red, on the critical path or not, and says how long it took within the picture.
+        expect(row(page, "refund").locator(".critical")).not_to_have_count(0)
+        red = page.evaluate("getComputedStyle(Object.assign(document.body.appendChild(document.createElement('i')), {style: 'background: var(--error-bar)'})).backgroundColor")
+        expect(row(page, "refund").locator(".bar")).to_have_css("background-color", red)
+        activity = page.locator(".wf-row", has_text="×3")
+        inner, outer = activity.locator(".took").bounding_box(), activity.locator(".wf-time").bounding_box()
+        assert inner["x"] + inner["width"] <= outer["x"] + outer["width"], (inner, outer)
         row(page, "refund").click()
         expect(detail.locator(".error-box")).to_contain_text("the bank refused the refund")
-        expect(detail.locator("details.section", has=page.locator("summary", has_text="Error data"))).to_contain_text("limit_exceeded")
+        expect(section(detail, "Error data")).to_contain_text("limit_exceeded")
 
 
 @fact

@@ -168,7 +168,7 @@ def agent(trace_id, base):
     trace = Trace(trace_id, base)
     run = trace.run("SupportAgent", None, 0, 2400, "support-12", **{"temporal.namespace": "prod", "tags": ["beta", "eu"]})
     activity = trace.span("answer", run["id"], 10, 2390, "activity", type="AGENT_WORKFLOW", id=ACTIVITY)
-    trace.span("load customer", SECOND_ATTEMPT, 420, 480, None, type="TOOL", output={"customer": {"id": 7, "name": "Zoë"}})
+    trace.span("load customer", SECOND_ATTEMPT, 420, 480, None, type="CODE_EXECUTION", output={"customer": {"id": 7, "name": "Zoë"}})
     trace.span("think", SECOND_ATTEMPT, 490, 700, None, type="STANDALONE")
     first = trace.attempt("answer", activity, 1, 12, 400, 2)
     trace.fail(first, "the model is overloaded", "Overloaded")
@@ -187,7 +187,7 @@ def agent(trace_id, base):
             "events": [{"name": "first token", "timestamp": at(base, 1121), "chars": 4}],
         },
     )
-    refund = trace.span("refund", third["id"], 1610, 1900, None, type="TOOL", input={"order": 17, "amount": 12.5})
+    refund = trace.span("refund", third["id"], 1610, 1900, None, type="CODE_EXECUTION", input={"order": 17, "amount": 12.5})
     trace.fail(refund, "the bank refused the refund", "Refused")
     refund["metadata"]["error_data"] = {"code": "limit_exceeded", "limit": 10}
     trace.span("Escalate", run["id"], 2392, 2398, "child_workflow", type="AGENT_WORKFLOW", id="call-1")
