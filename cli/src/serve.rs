@@ -1,4 +1,4 @@
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use durable_spans_collector::{Collector, RunningCollector};
 use tracing::Level;
@@ -8,7 +8,11 @@ use crate::args::Serve;
 /// Serves until told to stop.
 pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
     // Told apart from the greeting, which programs read.
-    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(Level::INFO).init();
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_max_level(Level::INFO)
+        .init();
     let mut collector = Collector::open(&args.db)?.temporal_ui(args.temporal_ui);
     let with_key = args.api_key.is_some();
     if let Some(key) = args.api_key {

@@ -32,7 +32,7 @@ const MAX_MESSAGE_CHARS: usize = 200;
 /// it stands below the activity and names the attempt. At the top, marked `(cycle)`, also stands one that is its own ancestor. An
 /// activity and its only attempt share a line where they ended alike. Otherwise the activity tells
 /// its number of attempts, and which of them left no span because their worker died. A child
-/// workflow has one line, too, that of its run, unless its call has more to tell: several runs, or another
+/// workflow has one line, too, from its call to the end of its run, unless its call has more to tell: several runs, or another
 /// end. Otherwise the call is marked `(call)`. A run that continues another one is marked `(continued)`. How
 /// long an attempt or a child run was queued is told from 20 milliseconds on.
 ///
@@ -204,7 +204,7 @@ impl<'a> Row<'a> {
 
 impl fmt::Display for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { span, depth, place, attempt: _, call: _, note } = self;
+        let Self { span, depth, place, attempt: _, call, note } = self;
         write!(f, "{:indent$}", "", indent = 2 * depth.min(&MAX_INDENT))?;
         if *depth > MAX_INDENT {
             write!(f, "(level {depth}) ")?;
@@ -212,7 +212,11 @@ impl fmt::Display for Row<'_> {
         write!(f, "{}{} [{}] ", printable(&span.name), role(span), span.span_type)?;
         match span.end_timestamp {
             Some(end) => {
-                let took = human(end.since(span.start_timestamp));
+                // As with activities, from when it was asked for.
+                let start = call.map_or(span.start_timestamp, |call| {
+                    call.start_timestamp.min(span.start_timestamp)
+                });
+                let took = human(end.since(start));
                 write!(f, "{took} {}", span.status.as_str())?;
             }
             None => f.write_str("open")?,

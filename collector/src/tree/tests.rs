@@ -218,22 +218,22 @@ fn a_child_workflow_has_one_line_where_its_call_and_its_run_ended_alike() {
     let inner = "    inner [STANDALONE] 1ms SUCCESS\n";
     assert_eq!(
         lines(call(Some(90)), run(29, Some(60))),
-        format!("  Section [STANDALONE] 60ms SUCCESS\n{inner}")
+        format!("  Section [STANDALONE] 79ms SUCCESS\n{inner}")
     );
     assert_eq!(
         lines(call(Some(90)), run(30, Some(60))),
-        format!("  Section [STANDALONE] 60ms SUCCESS, queued 20ms\n{inner}")
+        format!("  Section [STANDALONE] 80ms SUCCESS, queued 20ms\n{inner}")
     );
     assert_eq!(lines(call(None), run(12, None)), format!("  Section [STANDALONE] open\n{inner}"));
     assert_eq!(
         lines(failed(call(Some(90)), "no"), failed(run(12, Some(60)), "no")),
-        format!("  Section [STANDALONE] 60ms ERROR: no\n{inner}")
+        format!("  Section [STANDALONE] 62ms ERROR: no\n{inner}")
     );
     let mut continued = run(12, Some(60));
     continued.metadata.insert("temporal.continued_as_new".into(), true.into());
     assert_eq!(
         lines(call(None), continued),
-        format!("  Section [STANDALONE] 60ms SUCCESS\n{inner}")
+        format!("  Section [STANDALONE] 62ms SUCCESS\n{inner}")
     );
 
     let text = lines(failed(call(Some(90)), "timed out"), run(12, None));
