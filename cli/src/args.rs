@@ -88,6 +88,9 @@ pub(crate) struct Serve {
     /// Requests to serve per second; further ones are told to come back; no limit by default
     #[arg(long)]
     pub(crate) max_requests_per_second: Option<NonZeroU32>,
+    /// Requests to serve at the same time; further ones are told to come back; 256 by default
+    #[arg(long)]
+    pub(crate) max_requests_in_flight: Option<NonZeroU32>,
 }
 
 #[derive(Subcommand)]

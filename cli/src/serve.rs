@@ -1,7 +1,6 @@
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use durable_spans_collector::{Collector, RunningCollector};
-
 use tracing::Level;
 
 use crate::args::Serve;
@@ -9,7 +8,11 @@ use crate::args::Serve;
 /// Serves until told to stop.
 pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
     // Told apart from the greeting, which programs read.
-    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(Level::INFO).init();
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_max_level(Level::INFO)
+        .init();
     let mut collector = Collector::open(&args.db)?.temporal_ui(args.temporal_ui);
     let with_key = args.api_key.is_some();
     if let Some(key) = args.api_key {
@@ -23,6 +26,9 @@ pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
     }
     if let Some(requests) = args.max_requests_per_second {
         collector = collector.max_requests_per_second(requests);
+    }
+    if let Some(requests) = args.max_requests_in_flight {
+        collector = collector.max_requests_in_flight(requests);
     }
     // Before anybody is told that it serves, so that nobody can send the signal too early.
     let stop = stop_signal()?;

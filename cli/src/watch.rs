@@ -101,7 +101,8 @@ impl Seen {
                 parsed.iter().map(std::ptr::from_ref).zip(is_news).collect();
             let is_news = |span: &Span| news.get(&std::ptr::from_ref(span)) == Some(&true);
             for row in tree::rows(&parsed) {
-                if is_news(row.span()) || row.attempt().is_some_and(is_news) {
+                let spans = [Some(row.span()), row.attempt(), row.call()];
+                if spans.into_iter().flatten().any(is_news) {
                     let style = style(row.span());
                     let _ = writeln!(text, "{style}{row}{style:#}");
                 }

@@ -191,7 +191,16 @@ async fn old_traces_are_forgotten_and_siblings_are_shown_as_they_came() {
     let file = rusqlite::Connection::open(&db).unwrap();
     file.execute("UPDATE trace SET written_s = unixepoch() - 7200", []).unwrap();
     drop(file);
-    let args = ["--max-age", "1h", "--max-size", "1GB", "--max-requests-per-second", "1000"];
+    let args = [
+        "--max-age",
+        "1h",
+        "--max-size",
+        "1GB",
+        "--max-requests-per-second",
+        "1000",
+        "--max-requests-in-flight",
+        "1000",
+    ];
     let serving = Serving::start_with(&db, None, &args);
     for _ in 0..1000 {
         if serving.print(&["traces", "list"]).is_empty() {

@@ -2,12 +2,13 @@
 
 import { getText } from "./api.js";
 import { copy, h, icon, iconButton, replace } from "./dom.js";
-import { count, cost, duration, exactClock, full, term } from "./format.js";
+import { count, duration, exactClock, exactCost, full, term } from "./format.js";
 import { parse, section } from "./json.js";
+import { conversation } from "./messages.js";
 import { isRun, look, selfTime } from "./model.js";
 
 /** Metadata that has a place of its own in the pane. */
-const SHOWN = ["error", "error_type", "error_message", "error_category", "error_stack", "usage", "events", "metrics", "tags", "truncated", "durable_spans.dropped"];
+const SHOWN = ["error", "error_type", "error_message", "error_category", "error_stack", "error_data", "usage", "events", "metrics", "tags", "truncated", "durable_spans.dropped"];
 
 export class Detail {
   constructor(traceId, frame, on) {
@@ -98,8 +99,9 @@ export class Detail {
       span.attempt !== undefined && ["Attempt", String(span.attempt)],
       span.queue_ms !== undefined && ["Queued", duration(span.queue_ms * 1e6)],
       node.attemptCount > 1 && own && ["Attempts", String(node.attemptCount)],
+      span.model && ["Model", span.model],
       span.tokens && ["Tokens", count(span.tokens)],
-      span.cost && ["Cost", cost(span.cost)],
+      span.cost && ["Cost", exactCost(span.cost)],
       span.workflow_id && ["Workflow", copyable(span.workflow_id)],
       span.run_id && ["Run", copyable(span.run_id)],
       ["Span", copyable(span.id)],
@@ -123,13 +125,18 @@ export class Detail {
       sections.push(
         h("div", { class: "error-box" }, h("b", {}, kind || "error"), h("pre", {}, text(metadata.error_message ?? "no message")), metadata.error_stack && h("pre", { class: "dim" }, text(metadata.error_stack))),
       );
+      add("Error data", metadata.error_data);
     }
     if (Array.isArray(metadata.truncated)) sections.push(h("p", { class: "note warn" }, "Over the limits of the run, so cut: ", h("code", {}, metadata.truncated.map(text).join(", "))));
     if (node.attempts.length > 0 && this.span === node.span) sections.push(this.attempts(node));
-    add("Input", span.input);
-    add("Output", span.output);
+    const messages = conversation(span);
+    if (messages) sections.push(messages);
+    // What the messages say already is there for those who want it to the letter.
+    add("Input", span.input, !messages);
+    add("Output", span.output, !messages);
     add("Expected", span.expected);
     const typed = metadata.openai_metadata;
+    add("Model settings", typed?.model_config);
     add("Usage", metadata.usage ?? typed?.usage ?? typed?.data?.usage);
     add("Events", metadata.events);
     add("Metrics", metadata.metrics);
@@ -147,7 +154,7 @@ export class Detail {
         this.on.go(attempt.id);
       } }, `#${attempt.attempt}`)), h("td", { class: `s-${attempt.status.toLowerCase()}` }, attempt.status.toLowerCase()),
       h("td", {}, duration((attempt.end ?? node.end) - attempt.start)), h("td", { class: "dim" }, attempt.queue_ms === undefined ? "" : `queued ${duration(attempt.queue_ms * 1e6)}`), h("td", { class: "dim cut", title: attempt.error ?? "" }, attempt.error ?? "")));
-    return h("details", { class: "section", open: true }, h("summary", {}, "Attempts"), h("table", { class: "attempts" }, h("tbody", {}, rows)));
+    return h("details", { class: "section", open: true }, h("summary", {}, h("span", {}, "Attempts")), h("table", { class: "attempts" }, h("tbody", {}, rows)));
   }
 }
 

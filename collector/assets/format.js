@@ -26,6 +26,11 @@ export function cost(amount) {
   return amount < 0.01 ? `$${amount.toPrecision(2)}` : `$${amount.toFixed(2)}`;
 }
 
+/** What a single call costs, which is often less than a cent, with the digits that tell. */
+export function exactCost(amount) {
+  return `$${Number(amount.toPrecision(4))}`;
+}
+
 /** `1 span`, `2.5k spans`. */
 export function counted(n, one, many) {
   return `${count(n)} ${n === 1 ? one : many}`;

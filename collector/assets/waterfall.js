@@ -166,7 +166,7 @@ export class Waterfall {
       }
     } else {
       if (node.queueMs && span_is_attempt(node)) put(node.start - node.queueMs * 1e6, node.start, "wait", `queued ${duration(node.queueMs * 1e6)}`);
-      put(Math.max(node.workStart, node.start), node.end, "bar");
+      put(Math.max(node.workStart, node.start), node.end, `bar ${node.status === "error" ? "failed" : ""}`);
     }
     for (const [start, end] of this.state.critical?.get(node) ?? []) put(start, end, "critical");
     const left = at(node.start);
@@ -179,7 +179,7 @@ export class Waterfall {
       text.textContent = node.end < from ? "‹" : "›";
       if (node.end < from) text.style.left = "0";
       else text.style.right = "4px";
-    } else if (right < 72 || 100 - right > left) text.style.left = `calc(${right}% + 6px)`;
+    } else if (right < 72 || (right < 88 && 100 - right > left)) text.style.left = `calc(${right}% + 6px)`;
     else if (left > 12) text.style.right = `calc(${100 - left}% + 6px)`;
     else {
       text.style.right = `calc(${100 - right}% + 6px)`;

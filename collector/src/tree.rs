@@ -7,15 +7,18 @@ use std::{
 };
 
 use durable_spans_model::{Span, SpanId, SpanStatus};
-use serde_json::Value;
 
 use crate::lost::Missing;
 
 mod attempts;
+mod calls;
 
 /// Deepest level that is still indented further than the one above. Without a bound, a chain of a
 /// hundred thousand spans would make ten gigabytes of blanks.
 const MAX_INDENT: usize = 40;
+
+/// Shortest queue time that a line tells, since everything is queued for a moment.
+const NOTABLE_QUEUE: Duration = Duration::from_millis(20);
 
 /// Longest error message that is shown, in characters.
 const MAX_MESSAGE_CHARS: usize = 200;
@@ -28,9 +31,10 @@ const MAX_MESSAGE_CHARS: usize = 200;
 /// the top, marked `(parent pending)`, unless the parent is an attempt of an activity that is known: then
 /// it stands below the activity and names the attempt. At the top, marked `(cycle)`, also stands one that is its own ancestor. An
 /// activity and its only attempt share a line where they ended alike. Otherwise the activity tells
-/// its number of attempts, and which of them left no span because their worker died. How long an
-/// attempt was queued is told from 20 milliseconds on. The span of a child workflow as its parent
-/// saw it is marked `(call)`, a run that continues another one `(continued)`.
+/// its number of attempts, and which of them left no span because their worker died. A child
+/// workflow has one line, too, from its call to the end of its run, unless its call has more to tell: several runs, or another
+/// end. Otherwise the call is marked `(call)`. A run that continues another one is marked `(continued)`. How
+/// long an attempt or a child run was queued is told from 20 milliseconds on.
 ///
 /// ```
 /// use durable_spans_collector::tree;
@@ -59,7 +63,9 @@ pub struct Row<'a> {
     depth: usize,
     place: Place,
     attempt: Option<&'a Span>,
-    attempts: Option<String>,
+    call: Option<&'a Span>,
+    /// What is told after how the span ended.
+    note: Option<String>,
 }
 
 /// Why a row is where it is.
@@ -140,16 +146,19 @@ impl Walk<'_, '_> {
                 .map(|parent| parent.number.into())
                 .collect();
             let attempt = attempts::only(span, spans()).filter(|_| lost.is_empty());
-            let attempts = match attempt {
-                Some(attempt) => attempts::queued(attempt),
-                None => attempts::summary(span, spans(), &lost),
+            let run = calls::run_of(span, spans());
+            let note = match (attempt, run) {
+                (Some(attempt), _) => attempts::queued(attempt),
+                (None, Some(run)) => calls::queued(span, run),
+                (None, None) => attempts::summary(span, spans(), &lost),
             };
-            self.rows.push(Row { span, depth, place, attempt, attempts });
+            let (shown, call) = run.map_or((span, None), |run| (run, Some(span)));
+            self.rows.push(Row { span: shown, depth, place, attempt, call, note });
             let mut below = children.to_vec();
-            if let Some(attempt) = attempt {
-                // What the attempt did hangs below the row that it shares.
-                below.retain(|n| self.ordered[*n].id != attempt.id || !self.seen.insert(*n));
-                below.extend(self.children.get(&attempt.id).into_iter().flatten());
+            if let Some(sharing) = attempt.or(run) {
+                // What is below the other span of the row hangs below the row.
+                below.retain(|n| self.ordered[*n].id != sharing.id || !self.seen.insert(*n));
+                below.extend(self.children.get(&sharing.id).into_iter().flatten());
                 below.sort_unstable();
             }
             let below = below.into_iter().rev();
@@ -182,6 +191,11 @@ impl<'a> Row<'a> {
         self.attempt
     }
 
+    /// The span of a child workflow as its parent saw it, where it shares the row of the run.
+    pub fn call(&self) -> Option<&'a Span> {
+        self.call
+    }
+
     /// How many ancestors are drawn above it.
     pub fn depth(&self) -> usize {
         self.depth
@@ -190,7 +204,7 @@ impl<'a> Row<'a> {
 
 impl fmt::Display for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { span, depth, place, attempt: _, attempts } = self;
+        let Self { span, depth, place, attempt: _, call, note } = self;
         write!(f, "{:indent$}", "", indent = 2 * depth.min(&MAX_INDENT))?;
         if *depth > MAX_INDENT {
             write!(f, "(level {depth}) ")?;
@@ -198,13 +212,17 @@ impl fmt::Display for Row<'_> {
         write!(f, "{}{} [{}] ", printable(&span.name), role(span), span.span_type)?;
         match span.end_timestamp {
             Some(end) => {
-                let took = human(end.since(span.start_timestamp));
+                // As with activities, from when it was asked for.
+                let start = call.map_or(span.start_timestamp, |call| {
+                    call.start_timestamp.min(span.start_timestamp)
+                });
+                let took = human(end.since(start));
                 write!(f, "{took} {}", span.status.as_str())?;
             }
             None => f.write_str("open")?,
         }
-        if let Some(attempts) = attempts {
-            write!(f, ", {attempts}")?;
+        if let Some(note) = note {
+            write!(f, ", {note}")?;
         }
         match place {
             Place::UnderItsParent | Place::Root => {}
@@ -226,21 +244,32 @@ impl fmt::Display for Row<'_> {
     }
 }
 
-/// Tells the two spans of a child workflow apart, and a run that continues another one.
+/// Tells a call from the runs below it, and a run that continues another one.
 fn role(span: &Span) -> &'static str {
-    let is = |name, value: Value| span.metadata.get(name) == Some(&value);
-    if is("temporal.kind", "child_workflow".into()) {
+    if kind(span) == Some("child_workflow") {
         " (call)"
-    } else if is("temporal.continued", true.into()) {
+    } else if span.metadata.get("temporal.continued") == Some(&true.into()) {
         " (continued)"
     } else {
         ""
     }
 }
 
+/// How long something was queued, if that is worth a word.
+fn queued(queue: Duration) -> Option<String> {
+    (queue >= NOTABLE_QUEUE).then(|| format!("queued {}", human(queue)))
+}
+
+fn kind(span: &Span) -> Option<&str> {
+    span.metadata.get("temporal.kind")?.as_str()
+}
+
+fn message(span: &Span) -> Option<&str> {
+    span.metadata.get("error_message")?.as_str()
+}
+
 fn error_message(span: &Span) -> Option<String> {
-    let message = span.metadata.get("error_message")?.as_str()?;
-    let line = message.trim().lines().next()?;
+    let line = message(span)?.trim().lines().next()?;
     let mut shown: String = line.chars().take(MAX_MESSAGE_CHARS).collect();
     if shown.len() < line.len() {
         shown.push('…');

@@ -86,7 +86,8 @@ impl Chores {
             let Forgotten { traces, spans } = std::mem::take(&mut self.forgotten);
             if spans > 0 || traces > 0 {
                 let Retention { max_age, max_bytes } = self.retention;
-                tracing::info!(traces, spans, ?max_age, ?max_bytes, "forgot the oldest traces");
+                let max_age_s = max_age.map(|age| age.as_secs());
+                tracing::info!(traces, spans, max_age_s, max_bytes, "forgot the oldest traces");
             }
         }
         self.store.index_some()

@@ -25,6 +25,8 @@ use super::{error::RunError, outcome::Close};
 /// The history of one run, and what it says of the run as a whole.
 #[derive(Clone, Debug)]
 pub(super) struct RunHistory {
+    /// Where it came from a server.
+    pub(super) namespace: Option<String>,
     pub(super) workflow_id: String,
     /// The run's own, also where it is the reset of another one.
     pub(super) run_id: String,
@@ -84,6 +86,7 @@ impl RunHistory {
         let run_id = run_id.filter(|id| !id.is_empty()).map(str::to_owned);
         let run_id = run_id.or_else(|| events.iter().rev().find_map(reset_to));
         Ok(Self {
+            namespace: None,
             workflow_id: started.workflow_id.clone(),
             run_id: run_id.unwrap_or_else(|| started.original_execution_run_id.clone()),
             workflow_type,

@@ -107,6 +107,9 @@ async fn replay_so(
     if let Some(task_queue) = &history.started.task_queue {
         options.task_queue.clone_from(&task_queue.name);
     }
+    if let Some(namespace) = &history.namespace {
+        options.namespace.clone_from(namespace);
+    }
     options.workflow_interceptor(tracing.interceptor());
     let events = History { events: history.events.clone() };
     let replayer = WorkflowReplayer::new(options).map_err(RunError::replay)?;

@@ -144,6 +144,9 @@ impl<'a> Artist<'a> {
         let started = &history.started;
         note(&mut span, "workflow_id", history.workflow_id.as_str());
         note(&mut span, "run_id", history.run_id.as_str());
+        if let Some(namespace) = &history.namespace {
+            note(&mut span, "namespace", namespace.as_str());
+        }
         if !started.continued_execution_run_id.is_empty() {
             note(&mut span, "continued", true);
         }

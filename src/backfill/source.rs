@@ -58,7 +58,9 @@ impl Source {
         let history = async |run_id: Option<String>| {
             let history = run(run_id.clone()).fetch_history(WorkflowFetchHistoryOptions::default());
             let events = history.into_events().await.map_err(RunError::fetch)?;
-            reader.read(RunHistory::new(events, Some(&workflow_id), run_id.as_deref())?).await
+            let mut history = RunHistory::new(events, Some(&workflow_id), run_id.as_deref())?;
+            history.namespace = Some(client.namespace());
+            reader.read(history).await
         };
         let mut found = history(run_id).await?;
         if found.history.ending.is_some() {

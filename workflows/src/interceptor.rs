@@ -49,6 +49,9 @@ use crate::{
     values::{ValueTypes, as_fields},
 };
 
+/// What the SDK's replayer tells code that runs outside of any namespace.
+const REPLAY_NAMESPACE: &str = "ReplayNamespace";
+
 type Headers = Vec<(String, header::Payload)>;
 
 type CancellableNext<I, T> = WorkflowNext<'static, I, CancellableWorkflowOutboundFuture<T>>;
@@ -269,6 +272,9 @@ impl Mode {
                     return Self::UnknownRule(policy.rule_version());
                 }
                 let start = StartFacts {
+                    namespace: Some(view.namespace())
+                        .filter(|namespace| *namespace != REPLAY_NAMESPACE)
+                        .map(str::to_owned),
                     workflow_id: view.workflow_id().to_owned(),
                     workflow_type: view.workflow_type().to_owned(),
                     task_queue: view.task_queue().to_owned(),

@@ -109,6 +109,8 @@ pub(crate) struct Packed {
 
 /// What is known of a run when it starts, the same at each replay.
 pub(crate) struct StartFacts {
+    /// Unknown in a replay of a history on its own.
+    pub(crate) namespace: Option<String>,
     pub(crate) workflow_id: String,
     pub(crate) workflow_type: String,
     pub(crate) task_queue: String,
@@ -190,6 +192,9 @@ impl Run {
             metadata.insert("temporal.kind".into(), "workflow".into());
             metadata.insert("temporal.workflow_id".into(), self.start.workflow_id.as_str().into());
             metadata.insert("temporal.run_id".into(), self.start.run_id.as_str().into());
+            if let Some(namespace) = &self.start.namespace {
+                metadata.insert("temporal.namespace".into(), namespace.as_str().into());
+            }
             if self.start.continued {
                 metadata.insert("temporal.continued".into(), true.into());
             }

@@ -5,11 +5,8 @@ use std::{
 
 use durable_spans_model::{Span, SpanId};
 
-use super::human;
+use super::{kind, message};
 use crate::lost::{self, Activity, Missing};
-
-/// Shortest queue time that a line tells, since every attempt is queued for a moment.
-const NOTABLE_QUEUE: Duration = Duration::from_millis(20);
 
 /// Which of these parents are attempts that left no span.
 pub(super) fn missing<'a>(
@@ -90,16 +87,7 @@ pub(super) fn summary<'a>(
 /// How long an attempt was queued, if that is worth a word.
 pub(super) fn queued(attempt: &Span) -> Option<String> {
     let queue_ms = attempt.metadata.get("temporal.queue_ms")?.as_u64()?;
-    let queue = Duration::from_millis(queue_ms);
-    (queue >= NOTABLE_QUEUE).then(|| format!("queued {}", human(queue)))
-}
-
-fn message(span: &Span) -> Option<&str> {
-    span.metadata.get("error_message")?.as_str()
-}
-
-fn kind(span: &Span) -> Option<&str> {
-    span.metadata.get("temporal.kind")?.as_str()
+    super::queued(Duration::from_millis(queue_ms))
 }
 
 fn number(span: &Span) -> Option<u64> {

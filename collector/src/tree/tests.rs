@@ -63,7 +63,7 @@ late [STANDALONE] 12ms SUCCESS (parent pending)
 
 #[test]
 fn calls_continued_runs_and_queue_times_are_told() {
-    let marked = |name: &str, value: Value| {
+    let marked = |name: &str, value: serde_json::Value| {
         let mut span = span("s", None, 0, Some(5));
         span.metadata.insert(name.into(), value);
         render(&[span])
@@ -197,6 +197,61 @@ fn an_activity_and_its_only_attempt_share_a_line_where_they_ended_alike() {
         let text = lines(activity, attempt("act", 1, 1));
         assert!(text.contains("    act#1 [STANDALONE] 100ms SUCCESS, attempt 1\n"), "{text}");
     }
+}
+
+#[test]
+fn a_child_workflow_has_one_line_where_its_call_and_its_run_ended_alike() {
+    let of_kind = |mut span: Span, kind: &str| {
+        span.name = "Section".into();
+        span.metadata.insert("temporal.kind".into(), kind.into());
+        span
+    };
+    let lines = |call: Span, run: Span| {
+        let call = of_kind(call, "child_workflow");
+        let inner = span("inner", Some("run"), 45, Some(1));
+        let text =
+            render(&[span("top", None, 0, Some(999)), call, of_kind(run, "workflow"), inner]);
+        text.strip_prefix("top [STANDALONE] 999ms SUCCESS\n").unwrap().to_owned()
+    };
+    let call = |took| span("call", Some("top"), 10, took);
+    let run = |start, took| span("run", Some("call"), start, took);
+    let inner = "    inner [STANDALONE] 1ms SUCCESS\n";
+    assert_eq!(
+        lines(call(Some(90)), run(29, Some(60))),
+        format!("  Section [STANDALONE] 79ms SUCCESS\n{inner}")
+    );
+    assert_eq!(
+        lines(call(Some(90)), run(30, Some(60))),
+        format!("  Section [STANDALONE] 80ms SUCCESS, queued 20ms\n{inner}")
+    );
+    assert_eq!(lines(call(None), run(12, None)), format!("  Section [STANDALONE] open\n{inner}"));
+    assert_eq!(
+        lines(failed(call(Some(90)), "no"), failed(run(12, Some(60)), "no")),
+        format!("  Section [STANDALONE] 62ms ERROR: no\n{inner}")
+    );
+    let mut continued = run(12, Some(60));
+    continued.metadata.insert("temporal.continued_as_new".into(), true.into());
+    assert_eq!(
+        lines(call(None), continued),
+        format!("  Section [STANDALONE] 62ms SUCCESS\n{inner}")
+    );
+
+    let text = lines(failed(call(Some(90)), "timed out"), run(12, None));
+    assert_eq!(
+        text,
+        format!(
+            "  Section (call) [STANDALONE] 90ms ERROR: timed out\n    Section [STANDALONE] open\n  {inner}"
+        )
+    );
+    // Two runs, of which the first one failed and was started again.
+    let spans = [call(Some(90)), run(12, Some(5)), span("again", Some("call"), 20, Some(70))];
+    let [first, runs @ ..] = spans;
+    let mut spans = vec![of_kind(first, "child_workflow")];
+    spans.extend(runs.map(|run| of_kind(run, "workflow")));
+    assert_eq!(rows(&spans).len(), 3);
+    let shared = rows(&spans[..2]);
+    assert_eq!(shared.len(), 1);
+    assert_eq!((&shared[0].span().id, &shared[0].call().unwrap().id), (&spans[1].id, &spans[0].id));
 }
 
 #[test]

@@ -28,6 +28,7 @@ const FILES: &[(&str, &str, &str)] = &[
     asset!("flame.js", SCRIPT),
     asset!("detail.js", SCRIPT),
     asset!("json.js", SCRIPT),
+    asset!("messages.js", SCRIPT),
     asset!("style.css", STYLE),
     asset!("icon.svg", ICON),
 ];

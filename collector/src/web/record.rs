@@ -94,6 +94,13 @@ impl<'a> Record<'a> {
         tags.into_iter().flatten().filter_map(Value::as_str)
     }
 
+    /// The language model that was asked.
+    pub(crate) fn model(&self) -> Option<&str> {
+        let of_openai = self.metadata.get("openai_metadata").and_then(|data| data.get("model"));
+        let names = ["model", "gen_ai.request.model", "llm.model_name"];
+        of_openai.and_then(Value::as_str).or_else(|| names.iter().find_map(|name| self.text(name)))
+    }
+
     /// What the span reports, see [`data::Usage::reported`]. Outputs are read only if they might.
     pub(crate) fn usage(&self) -> Usage {
         let output = self.output.map(RawValue::get).filter(|text| text.contains("\"usage\""));

@@ -53,6 +53,8 @@ struct Row {
     queue_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
     #[serde(skip_serializing_if = "is_zero")]
     tokens: u64,
     #[serde(skip_serializing_if = "is_free")]
@@ -184,6 +186,7 @@ impl Row {
             attempt: record.number("temporal.attempt"),
             queue_ms: record.number("temporal.queue_ms"),
             error: error.map(|text| text.chars().take(MAX_MESSAGE_CHARS).collect()),
+            model: record.model().map(str::to_owned),
             tokens: usage.tokens,
             cost: usage.cost,
             workflow_id: text("temporal.workflow_id"),

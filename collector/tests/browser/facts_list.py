@@ -6,7 +6,7 @@ from pathlib import Path
 from playwright.sync_api import expect
 
 from harness import CHROMIUM, Collector, ago, fact, row, tab
-from traces import Trace, research, small
+from traces import Trace, agent, research, small
 
 
 @fact
@@ -150,6 +150,7 @@ def the_page_looks_right_in_light_and_dark(browser):
         for seed in range(60):
             collector.send(small(f"{seed:032x}", ago(3600 - 55 * seed), seed))
         collector.send(research("research", ago(30), sections=6, steps=16))
+        collector.send(agent("agent", ago(20)))
         collector.send(research("large", ago(90), sections=12, steps=30, seed=1))
         grounds = []
         for scheme in ["light", "dark"]:
@@ -162,6 +163,12 @@ def the_page_looks_right_in_light_and_dark(browser):
                 row(page, "rank").first.click()
                 expect(page.locator(".detail .section").first).to_be_visible()
                 t.shot(f"trace-{scheme}")
+                page = t.open("/traces/agent")
+                for name in ["decide", "refund", "load customer"]:
+                    row(page, name).click()
+                    expect(page.locator(".detail h2")).to_contain_text(name)
+                    expect(page.locator(".detail .section").first).to_be_visible()
+                    t.shot(f"agent-{name.split()[0]}-{scheme}")
                 for view in ["waterfall", "flame", "names"]:
                     page = t.open(f"/traces/large?view={view}")
                     expect(page.locator(".pill")).to_be_visible()

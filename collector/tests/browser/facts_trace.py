@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from playwright.sync_api import expect
 
-from harness import ago, fact, row, rows, tab
-from traces import Trace, research
+from harness import ago, fact, row, rows, section, tab
+from traces import Trace, agent, research
 
 
 @fact
@@ -133,6 +133,70 @@ def a_span_has_its_details_and_a_link(browser):
         detail.get_by_role("link", name="alike").first.click(force=True)
         expect(page.get_by_label("Search traces")).to_have_value("k:v")
         expect(page.locator(".traces tbody tr")).to_have_count(1)
+
+
+@fact
+def typed_spans_are_shown_as_what_they_are(browser):
+    with tab(browser) as t:
+        t.collector.send(agent("a", ago(60)))
+        page = t.open("/traces/a")
+        row(page, "decide").click()
+        detail = page.locator(".detail")
+        messages = detail.locator(".message")
+        expect(messages).to_have_count(3)
+        expect(messages.nth(0)).to_contain_text("You help customers. <b>Be kind.</b>")
+        expect(messages.nth(1).locator("b")).to_have_text("user")
+        expect(messages.nth(1).locator(".said")).to_have_text("My order 17 never came.")
+        expect(messages.nth(2).locator(".said")).to_have_text('→ refund({"order":17,"amount":12.5})')
+        facts = detail.locator(".facts")
+        for fact_of_call in ["gpt-x", "876", "$0.0123"]:
+            expect(facts).to_contain_text(fact_of_call)
+        for title, value in [("Usage", "512"), ("Model settings", "0.1"), ("Events", "first token"), ("Metrics", "0.93")]:
+            expect(section(detail, title)).to_contain_text(value)
+        expect(detail.locator(".tags")).to_contain_text("cached")
+        detail.get_by_role("button", name="Copy Messages").click()
+        assert page.evaluate("navigator.clipboard.readText()").startswith("system: You help customers.")
+        # The whole of it is there, folded.
+        section(detail, "Input").locator("> summary").click()
+        expect(detail.locator(".json .key", has_text="role").first).to_be_visible()
+        # What failed is red, on the critical path or not, and says how long it took within the picture.
+        expect(row(page, "refund").locator(".critical")).not_to_have_count(0)
+        red = page.evaluate("getComputedStyle(Object.assign(document.body.appendChild(document.createElement('i')), {style: 'background: var(--error-bar)'})).backgroundColor")
+        expect(row(page, "refund").locator(".bar")).to_have_css("background-color", red)
+        activity = page.locator(".wf-row", has_text="×3")
+        inner, outer = activity.locator(".took").bounding_box(), activity.locator(".wf-time").bounding_box()
+        assert inner["x"] + inner["width"] <= outer["x"] + outer["width"], (inner, outer)
+        row(page, "refund").click()
+        expect(detail.locator(".error-box")).to_contain_text("the bank refused the refund")
+        expect(section(detail, "Error data")).to_contain_text("limit_exceeded")
+
+
+@fact
+def what_a_lost_attempt_did_is_below_its_activity(browser):
+    with tab(browser) as t:
+        t.collector.send(agent("a", ago(60)))
+        page = t.open("/traces/a")
+        expect(row(page, "load customer")).to_contain_text("in #2, lost")
+        expect(row(page, "load customer")).to_have_attribute("aria-level", "3")
+        activity = page.locator(".wf-row", has_text="×3")
+        expect(activity).to_contain_text("#2 lost")
+        expect(page.locator(".notices")).to_contain_text("lost with")
+        expect(page.locator(".notices")).not_to_contain_text("waits for its parent")
+        # A child workflow's call and its run are one line.
+        expect(row(page, "Escalate")).to_have_count(1)
+        row(page, "load customer").click()
+        link = page.locator(".detail").get_by_role("link", name="Temporal")
+        expect(link).to_have_attribute("href", re.compile("/namespaces/prod/workflows/support-12/run-0/history$"))
+
+
+@fact
+def the_server_says_where_temporals_own_page_is(browser):
+    with tab(browser, "--temporal-ui", "https://temporal.example/base") as t:
+        t.collector.send(agent("a", ago(60)))
+        page = t.open("/traces/a")
+        row(page, "decide").click()
+        link = page.locator(".detail").get_by_role("link", name="Temporal")
+        expect(link).to_have_attribute("href", "https://temporal.example/base/namespaces/prod/workflows/support-12/run-0/history")
 
 
 @fact

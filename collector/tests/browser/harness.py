@@ -97,3 +97,8 @@ def row(page, name):
 
 def rows(page):
     return page.locator(".wf-row")
+
+
+def section(detail, title):
+    """A part of the detail pane, by its heading."""
+    return detail.locator("details.section > summary", has_text=title).locator("..")

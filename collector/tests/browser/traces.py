@@ -158,6 +158,43 @@ def model_call(trace, parent, start, end, rand):
     )
 
 
+# Ids that durable-spans gives: an activity, and its second attempt.
+ACTIVITY = "098e14d8-7ccb-69fe-aec4-38f118dda4e5"
+SECOND_ATTEMPT = "840a76e9-317f-b5f8-da70-0778411ee818"
+
+
+def agent(trace_id, base):
+    """An agent with typed spans: generations, tools, an error with data, and an attempt lost with its worker."""
+    trace = Trace(trace_id, base)
+    run = trace.run("SupportAgent", None, 0, 2400, "support-12", **{"temporal.namespace": "prod", "tags": ["beta", "eu"]})
+    activity = trace.span("answer", run["id"], 10, 2390, "activity", type="AGENT_WORKFLOW", id=ACTIVITY)
+    trace.span("load customer", SECOND_ATTEMPT, 420, 480, None, type="CODE_EXECUTION", output={"customer": {"id": 7, "name": "Zoë"}})
+    trace.span("think", SECOND_ATTEMPT, 490, 700, None, type="STANDALONE")
+    first = trace.attempt("answer", activity, 1, 12, 400, 2)
+    trace.fail(first, "the model is overloaded", "Overloaded")
+    third = trace.attempt("answer", activity, 3, 900, 2389, 45)
+    call = {"id": "c1", "type": "function", "function": {"name": "refund", "arguments": '{"order":17,"amount":12.5}'}}
+    openai = {
+        "type": "generation", "model": "gpt-x", "model_config": {"temperature": 0.1, "max_tokens": 400},
+        "usage": {"input_tokens": 812, "output_tokens": 64, "input_tokens_details": {"cached_tokens": 512}, "cost": 0.0123, "currency": "USD"},
+    }
+    trace.span(
+        "decide", third["id"], 910, 1600, None, type="COMPLETION",
+        input={"input": [{"role": "system", "content": "You help customers. <b>Be kind.</b>"}, {"role": "user", "content": [{"type": "text", "text": "My order 17 never came."}]}]},
+        output={"output": [{"role": "assistant", "content": None, "tool_calls": [call]}]},
+        metadata={
+            "openai_metadata": openai, "metrics": {"helpfulness": 0.93, "first_token_ms": 211}, "tags": ["cached"],
+            "events": [{"name": "first token", "timestamp": at(base, 1121), "chars": 4}],
+        },
+    )
+    refund = trace.span("refund", third["id"], 1610, 1900, None, type="CODE_EXECUTION", input={"order": 17, "amount": 12.5})
+    trace.fail(refund, "the bank refused the refund", "Refused")
+    refund["metadata"]["error_data"] = {"code": "limit_exceeded", "limit": 10}
+    trace.span("Escalate", run["id"], 2392, 2398, "child_workflow", type="AGENT_WORKFLOW", id="call-1")
+    trace.run("Escalate", "call-1", 2394, 2398, "support-12/escalate")
+    return trace.spans
+
+
 def small(trace_id, base, seed, steps=6):
     trace = Trace(trace_id, base, seed)
     rand = trace.random
