@@ -5,7 +5,7 @@ use durable_spans_activity::{
     FlushPackedActivity, SpanSink, Statistics,
 };
 use durable_spans_model::FlushPolicy;
-use durable_spans_workflow::{Courier, Limits, Timetable, WorkflowTracing};
+use durable_spans_workflow::{Courier, HandOver, Limits, Timetable, WorkflowTracing};
 use temporalio_client::ClientOptions;
 use temporalio_sdk::{
     WorkerOptions,
@@ -188,7 +188,9 @@ impl DurableSpans {
             }
             // For runs that were started to flush elsewhere, if this worker takes their place.
             options.register_activities(FlushPackedActivity::new(self.deliverer.clone()));
-            options.register_activities(FlushActivity::new(self.deliverer.clone()));
+            let place = HandOver::new();
+            let flush = FlushActivity::new(self.deliverer.clone()).hand_over(place.clone());
+            options.register_activities(flush);
             let deliver = DeliverActivity::new(self.deliverer.clone(), self.courier_patience);
             options.register_activities(deliver);
             options
@@ -197,6 +199,7 @@ impl DurableSpans {
             let deliverer = self.deliverer.clone();
             let tracing = self
                 .workflow_tracing()
+                .hand_over(place)
                 .last_resort(move |run_id, group| deliverer.take_last(run_id, group));
             options.workflow_interceptor(tracing.interceptor());
             with_slots_for_waiting_runs(&mut options.tuner);

@@ -60,7 +60,7 @@ impl Spans {
         let text = sample::text(1);
         let began = Instant::now();
         match way {
-            Way::Loop => (0..spans).for_each(|number| drop(black_box(number))),
+            Way::Loop => (0..spans).for_each(|number| _ = black_box(number)),
             Way::Push => push(&text, spans),
             Way::Span => {
                 for _ in 0..spans {

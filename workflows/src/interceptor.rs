@@ -28,7 +28,9 @@ use temporalio_workflow::{
 use crate::{
     courier::COURIER_WORKFLOW,
     flush::FlushGroup,
-    flusher, header,
+    flusher,
+    hand_over::HandOver,
+    header,
     limits::Limits,
     operation::Operation,
     outcome,
@@ -133,6 +135,15 @@ impl WorkflowTracing {
         rescue: impl Fn(&str, &FlushGroup) + Send + Sync + 'static,
     ) -> Self {
         self.hooks.last_resort = Some(Arc::new(rescue));
+        self
+    }
+
+    /// Leaves the groups of each flush at `place`, where the flush activity finds them, instead of in its
+    /// input. The activity must have the same place. Default: in the input, which needs nothing in
+    /// common.
+    #[must_use]
+    pub fn hand_over(mut self, place: HandOver) -> Self {
+        self.hooks.hand_over = Some(place);
         self
     }
 

@@ -58,6 +58,7 @@
 mod courier;
 mod flush;
 mod flusher;
+mod hand_over;
 mod header;
 mod interceptor;
 mod limits;
@@ -77,6 +78,7 @@ pub use flush::{
     Acknowledgement, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, FlushGroup, FlushReply, FlushRequest,
     PackedFlush, digest,
 };
+pub use hand_over::HandOver;
 pub use header::{EXPLICIT_CONTEXT, from_payload, of_start as context_of_start, to_payload};
 pub use interceptor::WorkflowTracing;
 pub use limits::Limits;

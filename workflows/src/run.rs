@@ -18,6 +18,7 @@ use temporalio_workflow::{
 use crate::{
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
+    hand_over::HandOver,
     limits::Limits,
     recorder::{Marks, Outcome, Parent, Recorder, SpanRef},
     rule::{Due, FlushRule, Linger},
@@ -46,6 +47,7 @@ pub(crate) struct Hooks {
     pub(crate) observer: Option<Observer>,
     pub(crate) last_resort: Option<LastResort>,
     pub(crate) leaving: Option<Leaving>,
+    pub(crate) hand_over: Option<HandOver>,
 }
 
 /// One traced run in memory: the pure recorder and rule, and what they need of the workflow.
@@ -369,7 +371,7 @@ impl Run {
     pub(crate) fn begin_flush(&self) -> FlushRequest<Rc<FlushGroup>> {
         self.flushes_in_flight.set(self.flushes_in_flight.get() + 1);
         let (groups, dropped) = self.take_groups();
-        FlushRequest { closing: self.closing.get(), dropped, groups }
+        FlushRequest { closing: self.closing.get(), dropped, groups, handed_over: None }
     }
 
     pub(crate) fn end_flush(&self) {
@@ -449,6 +451,10 @@ impl Run {
         if let Some(rescue) = &self.hooks.last_resort {
             groups.iter().for_each(|group| rescue(&self.start.run_id, group));
         }
+    }
+
+    pub(crate) fn hand_over(&self) -> Option<&HandOver> {
+        self.hooks.hand_over.as_ref()
     }
 
     pub(crate) fn workflow_id(&self) -> &str {
