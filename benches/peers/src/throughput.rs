@@ -27,7 +27,7 @@ const MOST_WAITING: u64 = 50_000;
 pub(crate) async fn throughput(stage: &Stage, turns: usize, spans: u32) -> Result<Vec<Row>> {
     let (mut ours, mut direct, mut library) = (Vec::new(), Vec::new(), Vec::new());
     let (mut lost, mut library_lost) = (Vec::new(), Vec::new());
-    let peers = 20_000;
+    let peers: u32 = 20_000;
     for _ in 0..turns {
         let (rate, arrived) = timed(stage, own(&stage.sink.url(), spans)?).await?;
         ours.push(rate);
