@@ -146,13 +146,13 @@ impl Freight {
         groups: &[Rc<FlushGroup>],
     ) -> (Vec<RawValue>, Vec<Span>) {
         let couriers = couriers as usize;
-        let total: usize = groups.iter().flat_map(|group| &group.spans).map(json_len).sum();
+        let total: usize = groups.iter().flat_map(|group| group.spans.iter()).map(json_len).sum();
         let share = total / couriers.max(1) + 1;
         let mut freights: Vec<Vec<FlushGroup>> = vec![Vec::new(); couriers];
         let mut before = 0;
         for group in groups {
             let mut parts: Vec<Vec<Span>> = vec![Vec::new(); couriers];
-            for span in &group.spans {
+            for span in group.spans.iter() {
                 let courier = (before / share).min(couriers.saturating_sub(1));
                 before += json_len(span);
                 parts[courier].push(span.clone());
@@ -278,7 +278,7 @@ fn loss(freight: &RawValue, lacks: &[Lack]) -> String {
 }
 
 fn lost(groups: &[&FlushGroup], to_sink: &str) -> String {
-    let spans: Vec<&Span> = groups.iter().flat_map(|group| &group.spans).collect();
+    let spans: Vec<&Span> = groups.iter().flat_map(|group| group.spans.iter()).collect();
     let named: Vec<String> =
         spans.iter().take(NAMED_SPANS).map(|span| format!("{} {}", span.name, span.id)).collect();
     let more = if spans.len() > NAMED_SPANS { ", …" } else { "" };
@@ -299,6 +299,8 @@ impl ActivityDefinition for Deliver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use durable_spans_model::{SpanId, Timestamp, TraceId};
 
@@ -315,7 +317,7 @@ mod tests {
     fn ids(freights: &[RawValue]) -> Vec<u128> {
         let freights = freights.iter().map(|packed| Freight::unpack(packed).unwrap());
         let groups = freights.flat_map(|freight| freight.groups);
-        groups.flat_map(|group| group.spans).filter_map(|span| span.id.bits()).collect()
+        groups.flat_map(|group| group.spans.to_vec()).filter_map(|span| span.id.bits()).collect()
     }
 
     #[test]
@@ -349,11 +351,11 @@ mod tests {
             char::from(b'0' + (state >> 33) as u8 % 64)
         };
         let mut group = (*group(1, 0..190, "")).clone();
-        for span in &mut group.spans {
+        for span in Arc::make_mut(&mut group.spans) {
             let text: String = (0..20_000).map(|_| noise()).collect();
             span.input.insert("text".into(), text.into());
         }
-        let groups = [Rc::new(FlushGroup::new(1, group.spans))];
+        let groups = [Rc::new(FlushGroup::new(1, group.spans.to_vec()))];
         let (packed, lost) = Freight::pack_for(1, "run", &groups);
         let carried = ids(&packed);
         assert!(!lost.is_empty() && !carried.is_empty());

@@ -649,7 +649,7 @@ mod tests {
             let mut started = 0;
             let mut delivered: BTreeMap<SpanId, bool> = BTreeMap::new();
             let mut deliver = |group: &FlushGroup| {
-                for span in &group.spans {
+                for span in group.spans.iter() {
                     let ended = span.end_timestamp.is_some();
                     let known = delivered.entry(span.id.clone()).or_insert(ended);
                     // Groups of one run arrive in order: an end is never followed by an open one.

@@ -21,6 +21,7 @@ use crate::{
     arrival::Arrivals,
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
+    hand_over::HandOver,
     header::{self, Payload},
     limits::Limits,
     recorder::{Kept, Marks, Parent, Recorder, SpanRef},
@@ -54,6 +55,7 @@ pub(crate) struct Hooks {
     pub(crate) observer: Option<Observer>,
     pub(crate) last_resort: Option<LastResort>,
     pub(crate) leaving: Option<Leaving>,
+    pub(crate) hand_over: Option<HandOver>,
 }
 
 /// What a worker or replayer is told about all runs. None of it changes the commands of a run in
@@ -537,7 +539,7 @@ impl Run {
     pub(crate) fn begin_flush(&self) -> FlushRequest<Rc<FlushGroup>> {
         self.flushes_in_flight.set(self.flushes_in_flight.get() + 1);
         let (groups, dropped) = self.take_groups();
-        FlushRequest { closing: self.closing.get(), dropped, groups }
+        FlushRequest { closing: self.closing.get(), dropped, groups, handed_over: None }
     }
 
     pub(crate) fn end_flush(&self) {
@@ -617,6 +619,10 @@ impl Run {
         if let Some(rescue) = &self.options.hooks.last_resort {
             groups.iter().for_each(|group| rescue(&self.start.run_id, group));
         }
+    }
+
+    pub(crate) fn hand_over(&self) -> Option<&HandOver> {
+        self.options.hooks.hand_over.as_ref()
     }
 
     pub(crate) fn workflow_id(&self) -> &str {

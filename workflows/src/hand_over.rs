@@ -1,0 +1,102 @@
+use std::{
+    collections::HashMap,
+    fmt,
+    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::flush::FlushGroup;
+
+/// Where a run leaves the groups of a flush for the flush activity, if both are in one process: a
+/// local activity always runs in the process of its workflow.
+///
+/// Nothing is encoded, copied or parsed on this way, and the activity's input is a number. The
+/// activity is asked through history all the same, so what was left here counts as delivered only by
+/// its answer. A run that is replayed leaves its groups here, too, and nobody asks for them.
+///
+/// Cloning gives another handle to the same place.
+#[derive(Clone, Default)]
+pub struct HandOver {
+    left: Arc<Mutex<Left>>,
+}
+
+#[derive(Default)]
+struct Left {
+    next: u64,
+    groups: HashMap<u64, Vec<FlushGroup>>,
+}
+
+impl HandOver {
+    /// An empty place.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The groups that were left under this number, `None` once the run has its answer or has left
+    /// memory.
+    pub fn groups(&self, number: u64) -> Option<Vec<FlushGroup>> {
+        self.lock().groups.get(&number).cloned()
+    }
+
+    /// Leaves groups until the returned value is dropped.
+    pub(crate) fn leave(&self, groups: &[Rc<FlushGroup>]) -> LeftGroups {
+        let mut left = self.lock();
+        let number = left.next;
+        left.next += 1;
+        let groups = groups.iter().map(|group| FlushGroup::clone(group)).collect();
+        left.groups.insert(number, groups);
+        LeftGroups { number, place: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for HandOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandOver").field("flushes", &self.lock().groups.len()).finish()
+    }
+}
+
+/// Groups that were left at a [`HandOver`], until this is dropped: with the answer, or with the run.
+pub(crate) struct LeftGroups {
+    number: u64,
+    place: HandOver,
+}
+
+impl LeftGroups {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Drop for LeftGroups {
+    fn drop(&mut self) {
+        self.place.lock().groups.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use durable_spans_model::{Span, SpanId, Timestamp, TraceId};
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_can_be_had_until_the_run_has_its_answer() {
+        let start = Timestamp::from_unix_ns(0);
+        let span = Span::new(TraceId::from_bits(1), SpanId::from_bits(1), "s", start);
+        let group = Rc::new(FlushGroup::new(1, vec![span]));
+        let place = HandOver::new();
+        let first = place.leave(std::slice::from_ref(&group));
+        let second = place.clone().leave(&[]);
+        assert_ne!(first.number(), second.number());
+        let had = place.groups(first.number()).unwrap();
+        assert!(Arc::ptr_eq(&had[0].spans, &group.spans), "not a copy");
+        let number = first.number();
+        drop(first);
+        assert_eq!(place.groups(number), None);
+        assert_eq!(place.groups(second.number()), Some(Vec::new()));
+    }
+}
