@@ -10,10 +10,13 @@ use crate::flush::FlushGroup;
 /// Where a run leaves the groups of a flush for the flush activity, if both are in one process: a
 /// local activity always runs in the process of its workflow.
 ///
-/// Nothing is encoded, copied or parsed on this way, and the activity's input is a number. The
-/// activity is asked through history all the same, so what was left here counts as delivered only by
-/// its answer. A run that is replayed leaves its groups here, too, and nobody asks for them.
+/// Nothing is encoded, copied or parsed on this way, and the activity's input is a number. What was
+/// left here counts as delivered only by the activity's answer, which is in history. It is gone with
+/// that answer or with the run's leaving memory, so that nothing stays of a replay, whose answers come
+/// from history while nobody asks here. Where the SDK drops a run, it drops the answers of its local
+/// activities, too: the run is replayed, and leaves the same groups again.
 ///
+/// Each flush that leaves groups has a number of its own, also where a workflow task is done again.
 /// Cloning gives another handle to the same place.
 #[derive(Clone, Default)]
 pub struct HandOver {
@@ -36,6 +39,11 @@ impl HandOver {
     /// memory.
     pub fn groups(&self, number: u64) -> Option<Vec<FlushGroup>> {
         self.lock().groups.get(&number).cloned()
+    }
+
+    /// Whether nothing is left here: no flush is under way.
+    pub fn is_empty(&self) -> bool {
+        self.lock().groups.is_empty()
     }
 
     /// Leaves groups until the returned value is dropped.
@@ -98,5 +106,7 @@ mod tests {
         drop(first);
         assert_eq!(place.groups(number), None);
         assert_eq!(place.groups(second.number()), Some(Vec::new()));
+        drop(second);
+        assert!(place.is_empty());
     }
 }
