@@ -1,5 +1,10 @@
+#![expect(
+    clippy::disallowed_types,
+    reason = "the flush activity takes from here on threads of its own; the lock is never held across an await"
+)]
+
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -26,7 +31,7 @@ pub struct HandOver {
 #[derive(Default)]
 struct Left {
     next: u64,
-    groups: HashMap<u64, Vec<FlushGroup>>,
+    groups: BTreeMap<u64, Vec<FlushGroup>>,
 }
 
 impl HandOver {
