@@ -101,7 +101,7 @@ async fn arguments_and_outcomes_are_recorded_as_the_options_say() {
     assert_eq!(half.metadata["error_type"], "ParseIntError");
     assert!(half.output.is_empty());
     let greet = named(&spans, "greet Ada");
-    assert_eq!(inputs(greet), json!({"name": "Ada", "password": "[REDACTED:credential]"}));
+    assert_eq!(inputs(greet), json!({"name": "Ada", "password": "[REDACTED]"}));
     assert!(of("boxed_error").any(|span| inputs(span) == json!({"type": 2})));
     assert!(named(&spans, "nothing").input.is_empty());
 }
