@@ -13,7 +13,7 @@ use durable_spans_activity::{
 use durable_spans_model::{
     Capture, FlushPolicy, Sampling, SpanBuilder, SpanHook, SpanHooks, Starting, TraceContext,
 };
-use durable_spans_workflow::{Courier, Limits, Timetable, ValueTypes, WorkflowTracing};
+use durable_spans_workflow::{Courier, HandOver, Limits, Timetable, ValueTypes, WorkflowTracing};
 use futures::future::join_all;
 use serde::Serialize;
 use temporalio_client::ClientOptions;
@@ -399,7 +399,9 @@ impl DurableSpans {
             }
             // For runs that were started to flush elsewhere, if this worker takes their place.
             options.register_activities(FlushPackedActivity::new(self.deliverer.clone()));
-            options.register_activities(FlushActivity::new(self.deliverer.clone()));
+            let place = HandOver::new();
+            let flush = FlushActivity::new(self.deliverer.clone()).hand_over(place.clone());
+            options.register_activities(flush);
             let deliver = DeliverActivity::new(self.deliverer.clone(), self.courier_patience);
             options.register_activities(deliver);
             options
@@ -408,6 +410,7 @@ impl DurableSpans {
             let deliverer = self.deliverer.clone();
             let tracing = self
                 .workflow_tracing()
+                .hand_over(place)
                 .last_resort(move |run_id, group| deliverer.take_last(run_id, group));
             options.workflow_interceptor(tracing.interceptor());
             with_slots_for_waiting_runs(&mut options.tuner);

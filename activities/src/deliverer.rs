@@ -10,6 +10,7 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use durable_spans_model::{Span, Timestamp};
 use durable_spans_workflow::{Acknowledgement, FlushGroup};
+use foldhash::fast::RandomState;
 use tokio::{runtime::Handle, sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{
@@ -271,7 +272,7 @@ impl Deliverer {
     /// Takes one span of an activity, and waits up to `wait` for its delivery.
     pub(crate) async fn take_span(&self, span: Span, wait: Duration) {
         let start = Instant::now();
-        if let Ok(parcel) = self.enqueue(None, vec![span], true) {
+        if let Ok(parcel) = self.enqueue(None, Arc::new(vec![span]), true) {
             self.wait_for(vec![parcel], start, wait).await;
         }
     }
@@ -279,7 +280,7 @@ impl Deliverer {
     /// Takes one span of activity or client code.
     pub(crate) fn queue_span(&self, span: Span) {
         // No room is counted and logged.
-        let _ = self.enqueue(None, vec![span], true);
+        let _ = self.enqueue(None, Arc::new(vec![span]), true);
     }
 
     /// Puts spans into the queue, unless the very same are there already or have been delivered.
@@ -287,12 +288,12 @@ impl Deliverer {
     fn enqueue(
         &self,
         key: Option<ParcelKey>,
-        spans: Vec<Span>,
+        spans: Arc<Vec<Span>>,
         last_chance: bool,
     ) -> Result<Arc<Parcel>, NoRoom> {
         let ended = ended(&spans);
         // Encoding outside of the lock: it is the expensive part.
-        let spans: Vec<_> = spans.into_iter().map(EncodedSpan::new).collect();
+        let spans: Vec<_> = EncodedSpan::all(spans).collect();
         // As a courier would carry them: whole.
         let bytes: usize = spans.iter().map(EncodedSpan::encoded_len).sum();
         let spans = self.shared.contract.admit(spans);
@@ -617,7 +618,7 @@ impl Drop for Doubt<'_> {
 /// flushes by activities may be overtaken by later ones.
 fn newest_records(items: &[Item]) -> Vec<Arc<EncodedSpan>> {
     let is_ended = |index: usize| items[index].span.span().end_timestamp.is_some();
-    let mut last = HashMap::with_capacity(items.len());
+    let mut last = HashMap::with_capacity_and_hasher(items.len(), RandomState::default());
     for (index, item) in items.iter().enumerate() {
         let span = item.span.span();
         let newest = last.entry((&span.trace_id, &span.id)).or_insert(index);

@@ -181,6 +181,8 @@ fn sum(statistics: impl IntoIterator<Item = Statistics>) -> Statistics {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use durable_spans_model::{SpanId, Timestamp, TraceId};
     use durable_spans_workflow::digest;
     use futures::{
@@ -201,7 +203,7 @@ mod tests {
             ..Span::new(TraceId::from_bits(1), SpanId::from_bits(id), "s", start)
         };
         let spans: Vec<Span> = ids.into_iter().map(ended).collect();
-        FlushGroup { flush, digest: digest(&spans), part_of: None, spans }
+        FlushGroup { flush, digest: digest(&spans), part_of: None, spans: spans.into() }
     }
 
     /// A sink that never answers.
@@ -219,7 +221,7 @@ mod tests {
         let ended_only = second.clone().filter(|_| true);
         let fan_out = FanOut::new(first.clone()).and(ended_only);
         let mut announced = group(1, 0..5);
-        announced.spans.iter_mut().for_each(|span| span.end_timestamp = None);
+        Arc::make_mut(&mut announced.spans).iter_mut().for_each(|span| span.end_timestamp = None);
         let announced = FlushGroup { digest: digest(&announced.spans), ..announced };
         let taken = fan_out.take_flush("run", vec![announced, group(2, 0..5)], WAIT).await;
         assert_eq!(taken.delivered.len(), 2);

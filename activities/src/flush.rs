@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use durable_spans_workflow::{
     FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, FREIGHT_BYTES, FlushReply, FlushRequest, Freight,
-    PackedFlush,
+    HandOver, PackedFlush,
 };
 use futures::{FutureExt, future::BoxFuture};
 use temporalio_common::{ActivityDefinition, data_converters::RawValue, error::ApplicationFailure};
@@ -23,23 +23,46 @@ const PACKED_WAIT: Duration = Duration::from_secs(3);
 /// How long the flush at a run's close waits for the sink.
 const CLOSING_WAIT: Duration = Duration::from_millis(900);
 
+/// Says that a run and this activity were not given the same place.
+const NOTHING_LEFT: &str = "the run's spans are not here: give its tracing and the flush activity the \
+                            same place to hand them over";
+
 /// Registers the flush activity. The crate `durable-spans` installs it.
 ///
 /// It runs as a local activity: mid-run it hands the spans over and answers at once, at the close
 /// of a run it waits for the sink, for 0.9 seconds at most.
 pub struct FlushActivity {
     deliverer: FanOut,
+    hand_over: HandOver,
 }
 
 impl FlushActivity {
     /// The flush activity that delivers through `deliverer`.
     pub fn new(deliverer: impl Into<FanOut>) -> Self {
-        Self { deliverer: deliverer.into() }
+        Self { deliverer: deliverer.into(), hand_over: HandOver::new() }
     }
 
-    async fn flush(&self, ctx: ActivityContext, request: FlushRequest) -> FlushReply {
+    /// Takes the spans from `place`, where the runs' tracing leaves them. Default: from the activity's
+    /// input.
+    #[must_use]
+    pub fn hand_over(mut self, place: HandOver) -> Self {
+        self.hand_over = place;
+        self
+    }
+
+    async fn flush(
+        &self,
+        ctx: ActivityContext,
+        mut request: FlushRequest,
+    ) -> Result<FlushReply, ActivityError> {
+        if let Some(number) = request.handed_over {
+            // A run that has left memory meanwhile does all of this again. Should it be there, it
+            // is to know that its spans were not taken.
+            let left = self.hand_over.groups(number);
+            request.groups = left.ok_or_else(|| ApplicationFailure::non_retryable(NOTHING_LEFT))?;
+        }
         let wait = if request.closing { closing_wait(&ctx) } else { Duration::ZERO };
-        flush(&self.deliverer, &ctx, request, 0, wait).await
+        Ok(flush(&self.deliverer, &ctx, request, 0, wait).await)
     }
 }
 
@@ -96,7 +119,8 @@ impl FlushPackedActivity {
             Freight::note(&input).map_err(ApplicationFailure::non_retryable)?;
         let freight = Freight::unpack(&input).map_err(ApplicationFailure::non_retryable)?;
         let wait = if closing { closing_wait(&ctx) } else { PACKED_WAIT };
-        let request = FlushRequest { closing, dropped, groups: freight.groups };
+        let groups = freight.groups;
+        let request = FlushRequest { closing, dropped, groups, handed_over: None };
         Ok(flush(&self.deliverer, &ctx, request, left_bytes, wait).await)
     }
 }
@@ -150,7 +174,7 @@ impl ExecutableActivity for FlushSpans {
     ) -> BoxFuture<'static, Result<FlushReply, ActivityError>> {
         async move {
             match receiver {
-                Some(activity) => Ok(activity.flush(ctx, input).await),
+                Some(activity) => activity.flush(ctx, input).await,
                 // Nothing is acknowledged, so nothing is lost.
                 None => Ok(FlushReply::default()),
             }

@@ -26,6 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A smaller body fits into one network packet anyway.
 const MIN_GZIP_BYTES: usize = 1_024;
 
+/// Of spans, two thirds of the bytes of level 1 in half as much time again. Further levels gain nothing.
+const GZIP_LEVEL: Compression = Compression::new(2);
+
 /// How much of an answer is kept where only its status and a reason matter.
 pub(crate) const REASON_BYTES: usize = 64 * 1024;
 
@@ -204,7 +207,7 @@ impl TakesGzip {
 }
 
 fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), GZIP_LEVEL);
     encoder.write_all(body)?;
     encoder.finish()
 }

@@ -156,40 +156,75 @@ forward!(Box);
 /// A span together with its JSON, the SGP wire form, encoded once.
 ///
 /// Batching needs the size of a span and sending needs its bytes, perhaps several times: both come
-/// from the one encoding.
-#[derive(Clone, PartialEq)]
+/// from the one encoding. The spans of a run's flush share their memory, so a clone costs nothing.
+#[derive(Clone)]
 pub struct EncodedSpan {
-    span: Span,
-    json: Box<str>,
+    all: Arc<Encoded>,
+    index: usize,
+}
+
+/// Spans that came together, and their JSON in one piece.
+struct Encoded {
+    spans: Arc<Vec<Span>>,
+    json: String,
+    /// Where the JSON of each span ends.
+    ends: Vec<usize>,
 }
 
 impl EncodedSpan {
     /// Encodes `span`.
     pub fn new(span: Span) -> Self {
-        let json = serde_json::to_string(&span)
-            .expect("a span is text, numbers and maps with text keys, which JSON can always hold")
-            .into();
-        Self { span, json }
+        Self { all: Arc::new(Encoded::new(Arc::new(vec![span]))), index: 0 }
+    }
+
+    /// Encodes all of these spans.
+    pub(crate) fn all(spans: Arc<Vec<Span>>) -> impl ExactSizeIterator<Item = Self> {
+        let count = spans.len();
+        let all = Arc::new(Encoded::new(spans));
+        (0..count).map(move |index| Self { all: all.clone(), index })
     }
 
     /// The span.
     pub fn span(&self) -> &Span {
-        &self.span
+        &self.all.spans[self.index]
     }
 
     /// The span as JSON on one line.
     pub fn json(&self) -> &str {
-        &self.json
+        let start = if self.index == 0 { 0 } else { self.all.ends[self.index - 1] };
+        &self.all.json[start..self.all.ends[self.index]]
     }
 
     /// Length of [`json`](Self::json) in bytes.
     pub fn encoded_len(&self) -> usize {
-        self.json.len()
+        self.json().len()
     }
 
     /// The span without its encoding.
     pub fn into_span(self) -> Span {
-        self.span
+        self.span().clone()
+    }
+}
+
+impl Encoded {
+    fn new(spans: Arc<Vec<Span>>) -> Self {
+        // A guess that rarely needs more room.
+        let mut json = Vec::with_capacity(spans.len() * 512);
+        let mut ends = Vec::with_capacity(spans.len());
+        for span in spans.iter() {
+            serde_json::to_writer(&mut json, span).expect(
+                "a span is text, numbers and maps with text keys, which JSON can always hold",
+            );
+            ends.push(json.len());
+        }
+        let json = String::from_utf8(json).expect("JSON is UTF-8");
+        Self { spans, json, ends }
+    }
+}
+
+impl PartialEq for EncodedSpan {
+    fn eq(&self, other: &Self) -> bool {
+        self.span() == other.span()
     }
 }
 
@@ -201,7 +236,7 @@ impl From<Span> for EncodedSpan {
 
 impl fmt::Debug for EncodedSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.span.fmt(f)
+        self.span().fmt(f)
     }
 }
 

@@ -198,12 +198,13 @@ async fn a_trace_arrives_as_it_was_recorded_and_nothing_is_there_twice() {
     let trace_id = TraceId::from_bits(0x1234_5678);
     let spans = trace(trace_id.clone());
     let group =
-        FlushGroup { flush: 1, digest: digest(&spans), part_of: None, spans: spans.clone() };
+        FlushGroup { flush: 1, digest: digest(&spans), part_of: None, spans: spans.clone().into() };
     // A span of a trace of its own: once it is stored, so is what was sent before it. With an id of
     // its own, too, since Phoenix tells spans apart by their id alone, whatever the trace.
     let (trace, id) = (TraceId::from_bits(9), SpanId::from_bits(9));
     let marker = vec![Span { parent_id: None, trace_id: trace, id, ..spans[1].clone() }];
-    let marker = FlushGroup { flush: 1, digest: digest(&marker), part_of: None, spans: marker };
+    let marker =
+        FlushGroup { flush: 1, digest: digest(&marker), part_of: None, spans: marker.into() };
     // Another worker sends all of it again, as one does that takes over from one that was killed.
     for worker in 0..2 {
         let sink = OtlpSink::new(OtlpOptions::new(&phoenix.url).service_name("test")).unwrap();

@@ -11,6 +11,7 @@ use durable_spans::{
     Contract, DurableSpans, SinkError, SpanBatch, SpanSink, SpanType, WorkflowSpans,
     WorkflowTracing,
 };
+use durable_spans_workflow::HandOver;
 use fastrace::{
     collector::{Config, SpanContext, SpanRecord},
     local::LocalSpan,
@@ -198,7 +199,8 @@ impl Stage {
         let mut options = WorkflowReplayerOptions::new().build();
         options.register_workflow::<Spans>().unwrap();
         if queue == TRACED {
-            options.workflow_interceptor(WorkflowTracing::new().interceptor());
+            let tracing = WorkflowTracing::new().hand_over(HandOver::new());
+            options.workflow_interceptor(tracing.interceptor());
         }
         let replayer = WorkflowReplayer::new(options).unwrap();
         let history = WorkflowHistory::from_json(history).unwrap();

@@ -30,7 +30,7 @@ pub(crate) fn benches(criterion: &mut Criterion) {
 fn flush_group(number: u32) -> FlushGroup {
     let first = number * SPANS_PER_GROUP;
     let spans: Vec<Span> = (first..first + SPANS_PER_GROUP).map(span).collect();
-    FlushGroup { flush: number, digest: digest(&spans), part_of: None, spans }
+    FlushGroup { flush: number, digest: digest(&spans), part_of: None, spans: spans.into() }
 }
 
 async fn deliver(sink: &Sink, groups: &[FlushGroup], rounds: u64) -> Duration {

@@ -133,7 +133,7 @@ pub(crate) async fn replayed_spans(
     replay.spans()
 }
 
-fn store(sink: &MemorySink, spans: &[Span]) {
+pub(crate) fn store(sink: &MemorySink, spans: &[Span]) {
     let batch: SpanBatch = spans.iter().cloned().collect();
     let stored = sink.upsert_batch(&batch).now_or_never();
     stored.expect("a sink in memory answers at once").unwrap();

@@ -12,6 +12,7 @@ mod egress;
 mod endings;
 mod fixtures;
 mod fuzz;
+mod hand_over;
 mod harness;
 mod kit;
 mod messages;

@@ -1,4 +1,4 @@
-use std::{hash::Hasher, rc::Rc};
+use std::{fmt, hash::Hasher, rc::Rc, sync::Arc};
 
 use durable_spans_model::Span;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ pub struct FlushRequest<G = FlushGroup> {
     pub dropped: u64,
     /// The spans, by the flush that first carried them.
     pub groups: Vec<G>,
+    /// What to ask the [`HandOver`] for instead, where the run and the activity share one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_over: Option<u64>,
 }
 
 /// The spans of one flush: those that ended since the flush before it, and those that are still
@@ -36,13 +39,13 @@ pub struct FlushGroup {
     /// The group that this is a part of, where couriers share one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<Acknowledgement>,
-    /// Not empty.
-    pub spans: Vec<Span>,
+    /// Not empty. Shared, so that a group is cloned at no cost and nothing is copied on its way.
+    pub spans: Arc<Vec<Span>>,
 }
 
 impl FlushGroup {
     pub(crate) fn new(flush: u32, spans: Vec<Span>) -> Self {
-        Self { flush, digest: digest(&spans), part_of: None, spans }
+        Self { flush, digest: digest(&spans), part_of: None, spans: Arc::new(spans) }
     }
 
     /// Some of the spans, as a group of their own.
@@ -103,12 +106,25 @@ fn is_zero(number: &u32) -> bool {
 pub fn digest(spans: &[Span]) -> u64 {
     let mut hasher = SipHasher13::new();
     for span in spans {
-        hasher.write(span.trace_id.to_string().as_bytes());
+        text(&mut hasher, &span.trace_id);
         hasher.write(b"/");
-        hasher.write(span.id.to_string().as_bytes());
+        text(&mut hasher, &span.id);
         hasher.write(if span.end_timestamp.is_some() { b"." } else { b":" });
     }
     hasher.finish()
+}
+
+/// Hashes what `value` prints, without making a string of it.
+fn text(hasher: &mut SipHasher13, value: &impl fmt::Display) {
+    struct Text<'a>(&'a mut SipHasher13);
+    impl fmt::Write for Text<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.write(text.as_bytes());
+            Ok(())
+        }
+    }
+    // Hashing cannot fail.
+    let _ = fmt::Write::write_fmt(&mut Text(hasher), format_args!("{value}"));
 }
 
 /// Type of the normal activity that flushes for workers that may not reach the network. It is in

@@ -142,8 +142,14 @@ async fn flush(run: &Run, ctx: &WorkflowInterceptorContext) {
 }
 
 async fn flush_locally(run: &Run, ctx: &WorkflowInterceptorContext) {
-    let request = run.begin_flush();
+    let mut request = run.begin_flush();
     let (closing, groups) = (request.closing, request.groups.clone());
+    // Until the answer is here, or the run has left memory and this future with it.
+    let left = run.hand_over().map(|place| place.leave(&groups));
+    if let Some(left) = &left {
+        request.groups.clear();
+        request.handed_over = Some(left.number());
+    }
     let options = LocalActivityOptions::builder()
         .schedule_to_close_timeout(LONGEST_FLUSH)
         .retry_policy(once())
@@ -153,7 +159,9 @@ async fn flush_locally(run: &Run, ctx: &WorkflowInterceptorContext) {
         let _own = run.own_commands();
         ctx.execute_local_activity(FlushSpans, request, options)
     };
-    match activity.await {
+    let answer = activity.await;
+    drop(left);
+    match answer {
         Ok(reply) => settle(run, ctx, &reply).await,
         Err(error) => {
             if !ctx.is_replaying() {

@@ -37,7 +37,9 @@ use crate::nexus;
 use crate::{
     courier::COURIER_WORKFLOW,
     flush::FlushGroup,
-    flusher, header,
+    flusher,
+    hand_over::HandOver,
+    header,
     limits::Limits,
     logs,
     operation::Operation,
@@ -148,6 +150,15 @@ impl WorkflowTracing {
         rescue: impl Fn(&str, &FlushGroup) + Send + Sync + 'static,
     ) -> Self {
         self.options.hooks.last_resort = Some(Arc::new(rescue));
+        self
+    }
+
+    /// Leaves the groups of each flush at `place`, where the flush activity finds them, instead of in its
+    /// input. The activity must have the same place. Default: in the input, which needs nothing in
+    /// common.
+    #[must_use]
+    pub fn hand_over(mut self, place: HandOver) -> Self {
+        self.options.hooks.hand_over = Some(place);
         self
     }
 

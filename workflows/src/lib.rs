@@ -68,6 +68,7 @@ mod arrival;
 mod courier;
 mod flush;
 mod flusher;
+mod hand_over;
 mod header;
 mod interceptor;
 mod limits;
@@ -91,6 +92,7 @@ pub use flush::{
     Acknowledgement, FLUSH_ACTIVITY, FLUSH_PACKED_ACTIVITY, FlushGroup, FlushReply, FlushRequest,
     PackedFlush, digest,
 };
+pub use hand_over::HandOver;
 pub use header::{
     EXPLICIT_CONTEXT, from_payload, of_start as context_of_start, schedule_id, to_payload,
 };

@@ -69,6 +69,9 @@ impl Limits {
             span.name.truncate(end);
             span.name.push('…');
         }
+        if let Some(bytes) = self.fits(span) {
+            return bytes;
+        }
         let mut cut = Vec::new();
         let parts: [(&str, &mut Map<String, Value>); 3] = [
             ("input", &mut span.input),
@@ -105,6 +108,19 @@ impl Limits {
             span.metadata.insert("truncated".into(), cut.into());
         }
         total + span.name.len()
+    }
+
+    /// The bytes of a span of which nothing is to be cut, as nearly always.
+    fn fits(&self, span: &Span) -> Option<usize> {
+        let mut total = 0;
+        for (name, value) in span.input.iter().chain(&span.output).chain(&span.metadata) {
+            let bytes = json_bytes(value);
+            if bytes > self.field_bytes {
+                return None;
+            }
+            total += bytes + name.len();
+        }
+        (total <= self.span_bytes).then_some(total + span.name.len())
     }
 }
 

@@ -1,9 +1,4 @@
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, VecDeque},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use durable_spans_model::{
     Outcome, Seed, Span, SpanHooks, SpanId, SpanType, Timestamp, TraceId, TraceParent,
@@ -66,7 +61,7 @@ pub(crate) struct Recorder {
     next_sequence: u64,
     open: BTreeMap<u64, OpenSpan>,
     /// Ended, in no flush yet, in order of ending.
-    ended: VecDeque<(u64, Span)>,
+    ended: Vec<(u64, Span)>,
     ended_bytes: usize,
     /// All that ended since the last flush, be they over the limits.
     ended_since_flush: usize,
@@ -157,7 +152,7 @@ impl Recorder {
             group_bytes,
             next_sequence: 0,
             open: BTreeMap::new(),
-            ended: VecDeque::new(),
+            ended: Vec::new(),
             ended_bytes: 0,
             ended_since_flush: 0,
             acknowledged: 0,
@@ -300,7 +295,7 @@ impl Recorder {
             return;
         }
         self.ended_bytes += bytes;
-        self.ended.push_back((sequence, span));
+        self.ended.push((sequence, span));
     }
 
     /// Spans that ended since the last flush. Whatever the limits of today, for a flush may depend on it.
@@ -322,7 +317,7 @@ impl Recorder {
             self.ended_since_flush = 0;
             return (self.flushes, Vec::new());
         }
-        let mut spans: Vec<(u64, Span)> = self.ended.drain(..).collect();
+        let mut spans = std::mem::take(&mut self.ended);
         self.ended_bytes = 0;
         self.ended_since_flush = 0;
         for (sequence, open) in &mut self.open {
@@ -334,8 +329,12 @@ impl Recorder {
             }
         }
         spans.sort_by_key(|(sequence, _)| *sequence);
-        let spans = spans.into_iter().map(|(_, span)| span);
-        let groups = in_groups(spans, self.group_bytes.unwrap_or(usize::MAX));
+        let spans: Vec<Span> = spans.into_iter().map(|(_, span)| span).collect();
+        let groups = match self.group_bytes {
+            Some(most_bytes) => in_groups(spans, most_bytes),
+            None if spans.is_empty() => Vec::new(),
+            None => vec![spans],
+        };
         self.unacknowledged
             .extend(groups.into_iter().map(|spans| Rc::new(FlushGroup::new(self.flushes, spans))));
         (self.flushes, self.unacknowledged.clone())
@@ -398,12 +397,11 @@ impl Recorder {
 }
 
 /// Groups of so many bytes of JSON, but of a span at least.
-fn in_groups(spans: impl Iterator<Item = Span>, most_bytes: usize) -> Vec<Vec<Span>> {
+fn in_groups(spans: Vec<Span>, most_bytes: usize) -> Vec<Vec<Span>> {
     let mut groups: Vec<Vec<Span>> = Vec::new();
     let mut bytes = 0;
     for span in spans {
-        // The size is not worth knowing where it does not matter.
-        let size = if most_bytes == usize::MAX { 0 } else { json_len(&span) };
+        let size = json_len(&span);
         match groups.last_mut() {
             Some(group) if bytes + size <= most_bytes => {
                 bytes += size;
@@ -649,7 +647,7 @@ mod tests {
             let mut started = 0;
             let mut delivered: BTreeMap<SpanId, bool> = BTreeMap::new();
             let mut deliver = |group: &FlushGroup| {
-                for span in &group.spans {
+                for span in group.spans.iter() {
                     let ended = span.end_timestamp.is_some();
                     let known = delivered.entry(span.id.clone()).or_insert(ended);
                     // Groups of one run arrive in order: an end is never followed by an open one.

@@ -21,6 +21,7 @@ use crate::{
     arrival::Arrivals,
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
+    hand_over::HandOver,
     header::{self, Payload},
     limits::Limits,
     recorder::{Kept, Marks, Parent, Recorder, SpanRef},
@@ -35,7 +36,15 @@ pub const SEED_STREAM: &str = "durable-spans";
 /// Name of the random stream whose first number is drawn for a place in the trace, see
 /// [`Seed::span_id`].
 pub fn place_stream(place: u64) -> String {
-    format!("{SEED_STREAM}/{place:x}")
+    // By hand, since each span asks for one and `format!` takes several times as long.
+    let digits = (u64::BITS - place.leading_zeros()).div_ceil(4).max(1);
+    let mut name = String::with_capacity(SEED_STREAM.len() + 1 + digits as usize);
+    name.push_str(SEED_STREAM);
+    name.push('/');
+    for digit in (0..digits).rev() {
+        name.push(char::from(b"0123456789abcdef"[(place >> (4 * digit)) as usize & 0xf]));
+    }
+    name
 }
 
 /// What a root is given for the number of its place where it is to be the same after every reset.
@@ -54,6 +63,7 @@ pub(crate) struct Hooks {
     pub(crate) observer: Option<Observer>,
     pub(crate) last_resort: Option<LastResort>,
     pub(crate) leaving: Option<Leaving>,
+    pub(crate) hand_over: Option<HandOver>,
 }
 
 /// What a worker or replayer is told about all runs. None of it changes the commands of a run in
@@ -547,7 +557,7 @@ impl Run {
     pub(crate) fn begin_flush(&self) -> FlushRequest<Rc<FlushGroup>> {
         self.flushes_in_flight.set(self.flushes_in_flight.get() + 1);
         let (groups, dropped) = self.take_groups();
-        FlushRequest { closing: self.closing.get(), dropped, groups }
+        FlushRequest { closing: self.closing.get(), dropped, groups, handed_over: None }
     }
 
     pub(crate) fn end_flush(&self) {
@@ -629,6 +639,10 @@ impl Run {
         }
     }
 
+    pub(crate) fn hand_over(&self) -> Option<&HandOver> {
+        self.options.hooks.hand_over.as_ref()
+    }
+
     pub(crate) fn workflow_id(&self) -> &str {
         &self.start.workflow_id
     }
@@ -642,5 +656,18 @@ impl Run {
         let time: Option<SystemTime> =
             self.ctx.borrow().as_ref().and_then(WorkflowInterceptorContext::workflow_time);
         time.map_or(self.start.start_time, Timestamp::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is in the ids of runs in flight.
+    #[test]
+    fn the_stream_of_a_place_has_its_number_in_plain_hexadecimal_digits() {
+        for place in [0, 1, 0xf, 0x10, 0xabc, 0x0123_4567_89ab_cdef, u64::MAX] {
+            assert_eq!(place_stream(place), format!("durable-spans/{place:x}"));
+        }
     }
 }

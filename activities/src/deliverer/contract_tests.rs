@@ -43,7 +43,7 @@ fn open(id: u128) -> Span {
 }
 
 fn group(flush: u32, spans: Vec<Span>) -> FlushGroup {
-    FlushGroup { flush, digest: digest(&spans), part_of: None, spans }
+    FlushGroup { flush, digest: digest(&spans), part_of: None, spans: spans.into() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,9 +69,9 @@ async fn a_span_goes_once_to_a_sink_that_keeps_every_copy() {
         let mut flush = group(1, vec![span(1), span(2)]);
         deliverer.take_flush("run", vec![flush.clone()], WAIT).await;
         // Its workflow task was lost, and done again with another outcome and one span more.
-        flush.spans[0].status = SpanStatus::Error;
-        flush.spans.push(span(3));
-        let flush = group(1, flush.spans);
+        Arc::make_mut(&mut flush.spans)[0].status = SpanStatus::Error;
+        Arc::make_mut(&mut flush.spans).push(span(3));
+        let flush = group(1, flush.spans.to_vec());
         let taken = deliverer.take_flush("run", vec![flush.clone()], WAIT).await;
         assert_eq!(taken.delivered, [flush.acknowledgement()]);
         // The same spans by another way, as a courier takes them.

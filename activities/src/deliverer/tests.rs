@@ -26,7 +26,7 @@ fn spans(ids: impl IntoIterator<Item = u128>) -> Vec<Span> {
 }
 
 fn group(flush: u32, spans: Vec<Span>) -> FlushGroup {
-    FlushGroup { flush, digest: digest(&spans), part_of: None, spans }
+    FlushGroup { flush, digest: digest(&spans), part_of: None, spans: spans.into() }
 }
 
 /// Lets a batch through per permit, and remembers when each came.
@@ -253,10 +253,10 @@ async fn a_flush_that_comes_again_with_other_data_is_sent_again_and_counted_once
     let mut flush = group(1, spans(0..2));
     deliverer.take_flush("run", vec![flush.clone()], WAIT).await;
     // Its workflow task was lost; in the next one, the first span had failed.
-    flush.spans[0].status = durable_spans_model::SpanStatus::Error;
+    Arc::make_mut(&mut flush.spans)[0].status = durable_spans_model::SpanStatus::Error;
     let reply = deliverer.take_flush("run", vec![flush.clone()], WAIT).await;
     assert_eq!(reply.delivered, [flush.acknowledgement()]);
-    assert_eq!(sink.spans(), flush.spans);
+    assert_eq!(sink.spans(), *flush.spans);
     let statistics = deliverer.statistics();
     assert_eq!((statistics.recorded, statistics.delivered, statistics.deferred), (2, 2, 0));
 }

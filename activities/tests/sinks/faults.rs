@@ -127,7 +127,7 @@ fn spans() -> Vec<Span> {
 
 fn group() -> FlushGroup {
     let spans = spans();
-    FlushGroup { flush: 1, digest: digest(&spans), part_of: None, spans }
+    FlushGroup { flush: 1, digest: digest(&spans), part_of: None, spans: spans.into() }
 }
 
 fn each_once() -> BTreeMap<String, usize> {

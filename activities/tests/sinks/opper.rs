@@ -127,7 +127,7 @@ fn expected_tree() -> BTreeMap<String, Vec<String>> {
 }
 
 fn group(flush: u32, spans: Vec<Span>) -> FlushGroup {
-    FlushGroup { flush, digest: digest(&spans), part_of: None, spans }
+    FlushGroup { flush, digest: digest(&spans), part_of: None, spans: spans.into() }
 }
 
 #[tokio::test]

@@ -353,8 +353,12 @@ async fn what_the_backend_would_drop_without_a_word_is_counted() {
     let mut old = generation();
     old.start_timestamp = time("2020-01-01T00:00:00+00:00");
     old.end_timestamp = Some(time("2020-01-02T00:00:00+00:00"));
-    let group =
-        FlushGroup { flush: 1, digest: digest(&[old.clone()]), part_of: None, spans: vec![old] };
+    let group = FlushGroup {
+        flush: 1,
+        digest: digest(&[old.clone()]),
+        part_of: None,
+        spans: vec![old].into(),
+    };
     deliverer.take_last("run", &group);
     let statistics = deliverer.flush(Duration::from_secs(10)).await;
     assert_eq!(statistics.dropped[&DropReason::TooOld], 1);

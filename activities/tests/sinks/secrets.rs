@@ -47,7 +47,7 @@ fn group() -> FlushGroup {
     let mut span = Span::new(TraceId::from_bits(1), SpanId::from_bits(1), "s", start);
     span.end_timestamp = Some(start);
     let spans = vec![span];
-    FlushGroup { flush: 1, digest: digest(&spans), part_of: None, spans }
+    FlushGroup { flush: 1, digest: digest(&spans), part_of: None, spans: spans.into() }
 }
 
 /// What Debug says of the options and of the sink, and the sink.

@@ -112,7 +112,7 @@ pub(crate) async fn deliver(sink: &str, spans: u32) -> Result<()> {
 fn group(flush: u32) -> FlushGroup {
     let first = flush * SPANS_PER_GROUP;
     let spans: Vec<Span> = (first..first + SPANS_PER_GROUP).map(span).collect();
-    FlushGroup { flush, digest: digest(&spans), part_of: None, spans }
+    FlushGroup { flush, digest: digest(&spans), part_of: None, spans: spans.into() }
 }
 
 fn span(number: u32) -> Span {
