@@ -162,6 +162,8 @@ pub(crate) fn facts(spans: &[Span]) -> Vec<String> {
             for unsure in ["delivered", "deferred", "dropped"] {
                 span.metadata.remove(&format!("durable_spans.{unsure}"));
             }
+            // The SDK's replayer does not know it.
+            span.metadata.remove("temporal.namespace");
             serde_json::to_string(&span).unwrap()
         })
         .collect();
