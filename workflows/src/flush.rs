@@ -23,7 +23,7 @@ pub struct FlushRequest<G = FlushGroup> {
     pub dropped: u64,
     /// The spans, by the flush that first carried them.
     pub groups: Vec<G>,
-    /// What to ask the [`HandOver`] for instead, where the run and the activity share one.
+    /// What to ask the [`HandOver`](crate::HandOver) for instead, where the run and the activity share one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handed_over: Option<u64>,
 }
