@@ -325,9 +325,6 @@ impl DurableSpans {
         let starting = Starting { name: &name, workflow_id: None, task_queue: None };
         let mut context = new_trace();
         context.sampled = self.sampling.keeps(&context.trace_id, &starting);
-        if !context.sampled && self.sampling.is_keeping_errors() {
-            context.policy = Some(self.policy.on_error());
-        }
         self.trace_in(context, name)
     }
 
@@ -580,6 +577,12 @@ mod tests {
         let mut options = WorkerOptions::new("queue").build();
         let error = spans.install(&mut options).unwrap_err().to_string();
         assert!(error.ends_with("give them to the process of the egress worker"), "{error}");
+    }
+
+    #[test]
+    fn the_switch_in_the_environment_is_on_unless_it_says_no() {
+        assert!(["1", "true", "TRUE", "yes"].into_iter().all(is_yes));
+        assert!(["", " ", "0", "false", "False"].into_iter().all(|value| !is_yes(value)));
     }
 
     #[test]

@@ -107,7 +107,9 @@ impl LocalRecording {
         context: &TraceContext,
         deliverer: FanOut,
     ) -> Self {
-        deliverer.begin(&mut span);
+        if context.sampled {
+            deliverer.begin(&mut span);
+        }
         let id = span.id.clone();
         let context = TraceContext { span_id: Some(id.clone()), ..context.clone() };
         let span = Mutex::new(context.sampled.then_some(span));

@@ -67,8 +67,8 @@ impl Sampling {
     /// and are sent at the close, if that is a failure. Activities do not record in the meantime; a
     /// backfill adds what is missing.
     ///
-    /// Such a run is started with version 3 of the flush rule, which workers of release 0.1 and
-    /// newer know. It issues one flush if it fails, and no other command.
+    /// Such a run is started with version 5 of the flush rule, or 6 where flushes are normal activities;
+    /// a failure that Temporal counts as benign is one here. It issues one flush if it fails, and no other command.
     #[must_use]
     pub const fn keep_errors(mut self) -> Self {
         self.keep_errors = true;

@@ -74,6 +74,7 @@ async fn parent_children_attempts_and_the_continued_run_hang_in_one_tree() {
     }
     let runs = spans.iter().filter(|span| span.name == "Order");
     assert!(runs.clone().count() == 2 && runs.clone().all(|run| run.output["charged"] == 7));
+    assert!(runs.clone().all(|run| run.metadata["temporal.namespace"] == "default"));
 
     let statistics = fleet.spans.statistics();
     assert_eq!(statistics.recorded, spans.len() as u64);

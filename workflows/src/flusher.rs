@@ -112,12 +112,11 @@ pub(crate) async fn close(
         run.end_all();
         return run.rescue_late_spans();
     }
-    let flushes = run.flushes_at_close(&outcome);
     run.note_counts(root);
     run.end(root, outcome);
     run.end_all();
     run.begin_closing();
-    if !flushes {
+    if !run.flushes_at_close() {
         return;
     }
     let mut last = Box::pin(flush(run, ctx)).fuse();

@@ -571,7 +571,11 @@ impl WorkflowInterceptor for Interceptor {
             {
                 run.update(&root, |span| span.output.extend(as_fields(value, "output")));
             }
-            let end = outcome::run_end(&result, ctx.cancellation_token().is_cancelled());
+            let cancelled = ctx.cancellation_token().is_cancelled();
+            if outcome::fails(&result, cancelled) {
+                run.fails();
+            }
+            let end = outcome::run_end(&result, cancelled);
             flusher::close(&run, &ctx, &root, end, flusher).await;
             result
         })

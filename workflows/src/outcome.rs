@@ -51,6 +51,15 @@ pub(crate) fn run_end<T>(result: &Result<T, WorkflowTermination>, cancelled: boo
     }
 }
 
+/// Whether the run closes with the command that fails it. That is the user's own, whatever the failure
+/// says and whatever it means for the root span.
+pub(crate) fn fails<T>(result: &Result<T, WorkflowTermination>, cancelled: bool) -> bool {
+    match result {
+        Err(WorkflowTermination::Failed(error)) => !(cancelled && error.as_cancelled().is_some()),
+        _ => false,
+    }
+}
+
 fn termination_outcome(termination: &WorkflowTermination) -> Outcome {
     match termination {
         WorkflowTermination::Cancelled { .. } => Outcome::Canceled,
@@ -216,7 +225,10 @@ mod tests {
         let benign = ApplicationFailure::builder("expected")
             .category(ApplicationErrorCategory::Benign)
             .build();
-        assert!(matches!(run_end(&failed(benign), false), RunEnd::Benign(m) if m == "expected"));
+        let benign = failed(benign);
+        assert!(matches!(run_end(&benign, false), RunEnd::Benign(m) if m == "expected"));
+        // The command is the same, and so is what depends on it.
+        assert!(fails(&benign, false) && !fails(&Ok(()), false));
         assert!(matches!(run_end::<()>(&Err(WorkflowTermination::Evicted), false), RunEnd::GoesOn));
         let cancelled = run_end::<()>(&Err(WorkflowTermination::cancelled()), true);
         assert!(matches!(cancelled, RunEnd::Closes(Outcome::Canceled)));

@@ -109,6 +109,7 @@ pub(crate) struct Run {
     /// What flushes by normal activities carry at present.
     carried: RefCell<Vec<Acknowledgement>>,
     closing: Cell<bool>,
+    failed: Cell<bool>,
 }
 
 /// What one normal activity is to deliver.
@@ -159,6 +160,7 @@ impl Run {
             flushes_in_flight: Cell::new(0),
             carried: RefCell::new(Vec::new()),
             closing: Cell::new(false),
+            failed: Cell::new(false),
         }
     }
 
@@ -260,13 +262,18 @@ impl Run {
         }
     }
 
-    /// Whether the close of this run has spans to flush, or must flush since its history says so.
-    pub(crate) fn flushes_at_close(&self, outcome: &Outcome) -> bool {
-        let failed = matches!(outcome, Outcome::Error(_));
-        if failed && let Some(recorder) = self.recorder.borrow_mut().as_mut() {
+    /// The user's code fails the run: spans that waited for that are kept.
+    pub(crate) fn fails(&self) {
+        self.failed.set(true);
+        if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
             recorder.it_failed();
         }
-        failed || !self.start.policy.is_on_error()
+    }
+
+    /// Whether the rule asks for a flush at the close: by the pinned policy, and by the command with
+    /// which the user's code closes the run.
+    pub(crate) fn flushes_at_close(&self) -> bool {
+        self.failed.get() || !self.start.policy.is_on_error()
     }
 
     /// The types of values that are captured, if inputs are.
