@@ -164,7 +164,7 @@ pub use durable_spans_activity::{
 };
 pub use durable_spans_macros::traced;
 pub use durable_spans_model::{
-    Capture, ErrorCategory, FlushPolicy, InvalidSpan, Outcome, Sampling, Span, SpanBuilder,
+    Capture, ErrorCategory, Fields, FlushPolicy, InvalidSpan, Outcome, Sampling, Span, SpanBuilder,
     SpanError, SpanGuard, SpanHandle, SpanHook, SpanHooks, SpanId, SpanStatus, SpanType, Starting,
     Timestamp, TraceContext, TraceId, TraceParent, data,
 };

@@ -49,6 +49,6 @@ async fn a_worker_made_from_a_client_with_the_plugin_is_traced_and_flushes_at_it
     };
     let (ended, ()) = tokio::join!(worker.run(), scenario);
     ended.unwrap();
-    let names: Vec<String> = sink.spans().into_iter().map(|span| span.name).collect();
+    let names: Vec<String> = sink.spans().into_iter().map(|span| span.name.into_owned()).collect();
     assert_eq!(names, ["Hello", "hello"]);
 }

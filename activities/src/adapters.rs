@@ -117,7 +117,7 @@ impl<S: fmt::Debug, F> fmt::Debug for Map<S, F> {
 
 #[cfg(test)]
 mod tests {
-    use durable_spans_model::Timestamp;
+    use durable_spans_model::{Fields, Timestamp};
 
     use super::*;
     use crate::MemorySink;
@@ -175,7 +175,7 @@ mod tests {
         let expected: Vec<_> = batch
             .spans()
             .cloned()
-            .map(|span| Span { name: "S".into(), input: serde_json::Map::new(), ..span })
+            .map(|span| Span { name: "S".into(), input: Fields::new(), ..span })
             .collect();
         assert_eq!(memory.spans(), expected);
     }

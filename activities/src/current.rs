@@ -127,13 +127,14 @@ impl LocalRecording {
             // The parent's id is unique already.
             Seed::new(0, "local").span_id(Some(id), name, *count - 1, |_| 0)
         };
-        let child = draft.id.take().unwrap_or_else(|| derived(&draft.name));
-        let name = std::mem::take(&mut draft.name);
-        let mut span = Span::new(context.trace_id.clone(), child, name, self.now());
+        let child = draft.id.take().unwrap_or_else(|| derived(&draft.span.name));
+        let mut span = draft.span;
+        span.id = child;
+        span.trace_id.clone_from(&context.trace_id);
+        span.start_timestamp = self.now();
         span.parent_id = Some(id.clone());
         span.group_id.clone_from(&context.group_id);
-        span.metadata.clone_from(&context.shared);
-        draft.describe(&mut span);
+        span.share(&context.shared);
         Self::under(Some(self.clone()), span, context, deliverer.clone())
     }
 
@@ -245,13 +246,13 @@ impl Place for InTrace {
         let TraceContext { trace_id, span_id, group_id, shared, .. } = &self.context;
         let random = || SpanId::from_bits(Uuid::new_v4().as_u128());
         let id = draft.id.take().unwrap_or_else(random);
-        let name = std::mem::take(&mut draft.name);
-        let start = Timestamp::from(SystemTime::now());
-        let mut span = Span::new(trace_id.clone(), id, name, start);
+        let mut span = draft.span;
+        span.id = id;
+        span.trace_id.clone_from(trace_id);
+        span.start_timestamp = Timestamp::from(SystemTime::now());
         span.parent_id.clone_from(span_id);
         span.group_id.clone_from(group_id);
-        span.metadata.clone_from(shared);
-        draft.describe(&mut span);
+        span.share(shared);
         Some(LocalRecording::new(span, &self.context, self.deliverer.clone()))
     }
 

@@ -433,7 +433,7 @@ impl Shared {
             sink = self.name,
             span_id = %span.id,
             trace_id = %span.trace_id,
-            name = span.name,
+            name = &*span.name,
             reason = reason.as_str(),
             %error,
             "span dropped: the sink refuses it"

@@ -161,8 +161,8 @@ fn attempt_span(context: &TraceContext, info: &ActivityInfo, started: Timestamp)
     span.parent_id = parent;
     span.group_id.clone_from(&context.group_id);
     span.metadata.clone_from(&context.shared);
-    let mut note = |name: &str, value: Value| {
-        span.metadata.insert(name.to_owned(), value);
+    let mut note = |name: &'static str, value: Value| {
+        span.metadata.insert(name.into(), value);
     };
     note("temporal.kind", "activity_attempt".into());
     note("temporal.attempt", info.attempt.into());

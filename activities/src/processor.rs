@@ -96,7 +96,7 @@ impl SpanSink for ProcessorSink {
         for span in batch.spans() {
             // A processor that panics loses this span, and holds nothing up.
             if catch_unwind(AssertUnwindSafe(|| self.tell(span))).is_err() {
-                tracing::warn!(span_id = %span.id, name = span.name, "a span processor panicked");
+                tracing::warn!(span_id = %span.id, name = &*span.name, "a span processor panicked");
             }
         }
         future::ready(Ok(())).boxed()
@@ -136,7 +136,7 @@ mod tests {
         }
     }
 
-    fn span(id: u128, name: &str, ended: bool) -> Span {
+    fn span(id: u128, name: &'static str, ended: bool) -> Span {
         let at = Timestamp::from_unix_ns(0);
         let mut span = Span::new(TraceId::from_bits(1), SpanId::from_bits(id), name, at);
         span.end_timestamp = ended.then_some(at);

@@ -105,7 +105,8 @@ mod tests {
 
     fn span(id: &str, status: SpanStatus) -> Span {
         let start = "2026-11-21T08:00:00Z".parse().unwrap();
-        let mut span = Span::new("t\nt".parse().unwrap(), id.parse().unwrap(), id, start);
+        let mut span =
+            Span::new("t\nt".parse().unwrap(), id.parse().unwrap(), id.to_owned(), start);
         span.end_timestamp = Some(start);
         span.status = status;
         span

@@ -93,7 +93,7 @@ async fn a_span_of_the_model_comes_back_as_it_was_sent() {
     sent.parent_id = Some(SpanId::from_bits(3));
     sent.group_id = Some("session".into());
     sent.status = SpanStatus::Error;
-    sent.input = json!({"text": "a\0b", "n": [1, 2.5, null]}).as_object().unwrap().clone();
+    sent.input = json!({"text": "a\0b", "n": [1, 2.5, null]}).as_object().unwrap().clone().into();
     sent.metadata.insert("k".into(), "v".into());
 
     let stored = setup.store(json!([sent])).await;

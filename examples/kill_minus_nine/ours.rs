@@ -111,7 +111,7 @@ pub(crate) async fn account(job: &Job, runs: Vec<CompletedRun>, store: &Store) -
         let of_workflow: Vec<&Span> = stored.iter().filter(|span| !is_attempt(span)).collect();
         let received = of_workflow.iter().map(|span| Received {
             id: span.id.to_string(),
-            name: span.name.clone(),
+            name: span.name.to_string(),
             ended: span.end_timestamp.is_some(),
         });
         let counts = Counts::of(&run, &NAMES, &Vec::from_iter(received));

@@ -144,7 +144,7 @@ impl Stage {
             }
         }
         let of_code = traced.recorded().await?;
-        recorded.extend(of_code.into_iter().map(|(id, span)| (id, span.name)));
+        recorded.extend(of_code.into_iter().map(|(id, span)| (id, span.name.into_owned())));
 
         let class = self.place.class;
         let known: BTreeSet<String> =

@@ -1,7 +1,8 @@
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use std::{borrow::Cow, sync::Arc};
 
-use crate::{FlushPolicy, InvalidSpan, SpanId, TraceId, to_json};
+use serde::{Deserialize, Serialize};
+
+use crate::{Fields, FlushPolicy, InvalidSpan, SpanId, TraceId, to_json};
 
 /// What every span of a trace gets must fit into each header.
 const MAX_SHARED_BYTES: usize = 1_024;
@@ -41,7 +42,7 @@ pub struct TraceContext {
     pub sampled: bool,
     /// The group of traces that the trace belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group_id: Option<String>,
+    pub group_id: Option<Arc<str>>,
     /// When a run that starts with this context flushes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<FlushPolicy>,
@@ -50,8 +51,8 @@ pub struct TraceContext {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<(TraceId, SpanId)>,
     /// Metadata of every span of the trace from here on. See [`TraceContext::shared`].
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub shared: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Fields::is_empty")]
+    pub shared: Fields,
 }
 
 fn yes() -> bool {
@@ -71,13 +72,13 @@ struct Header {
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     r: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    g: Option<String>,
+    g: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     p: Option<FlushPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     l: Option<(TraceId, SpanId)>,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    m: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Fields::is_empty")]
+    m: Fields,
 }
 
 impl TraceContext {
@@ -90,7 +91,7 @@ impl TraceContext {
             group_id: None,
             policy: None,
             previous: None,
-            shared: Map::new(),
+            shared: Fields::new(),
         }
     }
 
@@ -106,7 +107,7 @@ impl TraceContext {
     /// # Errors
     ///
     /// When the group id is empty, over 256 bytes long or holds a NUL byte.
-    pub fn group_id(mut self, group_id: impl Into<String>) -> Result<Self, InvalidSpan> {
+    pub fn group_id(mut self, group_id: impl Into<Arc<str>>) -> Result<Self, InvalidSpan> {
         let group_id = group_id.into();
         crate::id::check_id("group_id", &group_id)?;
         self.group_id = Some(group_id);
@@ -125,7 +126,7 @@ impl TraceContext {
     /// When the shared values would have more than 1,024 bytes of JSON together.
     pub fn shared(
         mut self,
-        name: impl Into<String>,
+        name: impl Into<Cow<'static, str>>,
         value: impl Serialize,
     ) -> Result<Self, InvalidSpan> {
         self.shared.insert(name.into(), to_json(value));
@@ -246,7 +247,7 @@ mod tests {
     fn what_is_shared_travels_in_the_header_and_is_bounded() {
         let context = context().shared("tenant", "acme").unwrap().shared_tag("beta").unwrap();
         let header = String::from_utf8(context.to_header()).unwrap();
-        assert!(header.ends_with(r#""m":{"tags":["beta"],"tenant":"acme"}}"#), "{header}");
+        assert!(header.ends_with(r#""m":{"tenant":"acme","tags":["beta"]}}"#), "{header}");
         assert_eq!(TraceContext::from_header(header.as_bytes()).unwrap(), context);
         let error = context.shared("essay", "x".repeat(1_024)).unwrap_err();
         assert!(error.to_string().contains("at most 1024"), "{error}");

@@ -44,7 +44,7 @@ mod speech;
 mod tool;
 mod usage;
 
-pub(crate) use fields::object;
+pub(crate) use fields::as_object;
 
 pub use agent::{Agent, Handoff, Task, Turn};
 pub use custom::Custom;
@@ -55,7 +55,7 @@ pub use response::Response;
 pub use retrieval::Retrieval;
 pub use speech::{Speech, SpeechGroup, Transcription};
 pub use tool::{Function, McpTools};
-pub use usage::Usage;
+pub use usage::{Usage, Values};
 
 use crate::{Span, SpanType};
 

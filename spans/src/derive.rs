@@ -42,9 +42,9 @@ impl Seed {
 
     /// The id of the `nth` span (from 0) of this name under `parent`.
     ///
-    /// `draw` is given a key that stands for this place in the trace, and returns a random number
-    /// for it: the same one for the same key, until the run is reset. So the spans of a branch
-    /// that a reset left behind are not overwritten by those of the new one.
+    /// `draw` is given a key that stands for this place in the trace, and returns a number for it: the
+    /// same one for the same key, until the run is reset. So the spans of a branch that a reset left
+    /// behind are not overwritten by those of the new one.
     pub fn span_id(
         self,
         parent: Option<&SpanId>,

@@ -237,10 +237,10 @@ mod tests {
     #[test]
     fn hooks_are_called_in_order_and_redactors_come_last() {
         let hooks = SpanHooks::new()
-            .on_start(|span| span.name.push_str(" began"))
-            .redactor(|span| span.name.push_str(", redacted"))
-            .on_end(|span| span.name.push_str(", ended"))
-            .on_end(|span| span.name.push_str(", twice"));
+            .on_start(|span| span.name.to_mut().push_str(" began"))
+            .redactor(|span| span.name.to_mut().push_str(", redacted"))
+            .on_end(|span| span.name.to_mut().push_str(", ended"))
+            .on_end(|span| span.name.to_mut().push_str(", twice"));
         let mut span = span();
         hooks.begin(&mut span);
         hooks.end(&mut span);

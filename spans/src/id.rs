@@ -11,7 +11,8 @@ pub const MAX_ID_BYTES: usize = 256;
 /// Either 128 bits of ours, or somebody else's text, kept as it came.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Repr {
-    Bits(u128),
+    /// The upper and the lower half: they need less room than one number of 128 bits.
+    Bits(u64, u64),
     Verbatim(Arc<str>),
 }
 
@@ -24,7 +25,8 @@ impl Repr {
             && let Ok(uuid) = Uuid::try_parse(text)
             && uuid.hyphenated().encode_lower(&mut [0; 36]) == text
         {
-            return Ok(Self::Bits(uuid.as_u128()));
+            let (high, low) = uuid.as_u64_pair();
+            return Ok(Self::Bits(high, low));
         }
         Ok(Self::Verbatim(text.into()))
     }
@@ -56,14 +58,26 @@ macro_rules! id {
         impl $name {
             /// An id of ours, printed as a lower-case, dashed UUID.
             pub const fn from_bits(bits: u128) -> Self {
-                Self(Repr::Bits(bits))
+                Self(Repr::Bits((bits >> 64) as u64, bits as u64))
             }
 
             /// The 128 bits of an id of ours, `None` for one that came from elsewhere.
             pub fn bits(&self) -> Option<u128> {
                 match self.0 {
-                    Repr::Bits(bits) => Some(bits),
+                    Repr::Bits(high, low) => Some(u128::from(high) << 64 | u128::from(low)),
                     Repr::Verbatim(_) => None,
+                }
+            }
+        }
+
+        impl $name {
+            /// The text as it is printed, in `buffer` if it must be made.
+            pub fn text<'a>(&'a self, buffer: &'a mut [u8; 36]) -> &'a str {
+                match &self.0 {
+                    Repr::Bits(high, low) => {
+                        Uuid::from_u64_pair(*high, *low).hyphenated().encode_lower(buffer)
+                    }
+                    Repr::Verbatim(text) => text,
                 }
             }
         }
@@ -78,12 +92,7 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match &self.0 {
-                    Repr::Bits(bits) => {
-                        f.write_str(Uuid::from_u128(*bits).hyphenated().encode_lower(&mut [0; 36]))
-                    }
-                    Repr::Verbatim(text) => f.write_str(text),
-                }
+                f.write_str(self.text(&mut [0; 36]))
             }
         }
 
@@ -95,12 +104,7 @@ macro_rules! id {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                match &self.0 {
-                    Repr::Bits(bits) => serializer.serialize_str(
-                        Uuid::from_u128(*bits).hyphenated().encode_lower(&mut [0; 36]),
-                    ),
-                    Repr::Verbatim(text) => serializer.serialize_str(text),
-                }
+                serializer.serialize_str(self.text(&mut [0; 36]))
             }
         }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{Span, Timestamp, data::object};
+use crate::{Fields, Span, Timestamp, data::as_object};
 
 impl Span {
     /// Notes that something happened within the work: in the metadata `events`, a list of objects with
@@ -22,7 +22,24 @@ impl Span {
     /// Notes a figure: in the metadata `metrics`, a number by name, the last one of a name. What is
     /// no number (NaN or infinite) is null there.
     pub fn set_metric(&mut self, name: impl Into<String>, value: f64) {
-        object(&mut self.metadata, "metrics").insert(name.into(), value.into());
+        as_object(self.metadata.get_or_null("metrics")).insert(name.into(), value.into());
+    }
+
+    /// Notes what every span of the trace has as metadata. What the span says itself goes first; tags are
+    /// those of both.
+    pub fn share(&mut self, shared: &Fields) {
+        if shared.is_empty() {
+            return;
+        }
+        let mut own = std::mem::replace(&mut self.metadata, shared.clone());
+        if let Some(Value::Array(tags)) = own.remove("tags") {
+            for tag in tags {
+                if let Value::String(tag) = tag {
+                    self.add_tag(tag);
+                }
+            }
+        }
+        self.metadata.extend(own);
     }
 
     /// Notes a word to find the span by: in the metadata `tags`, a list of texts, each of them once.
@@ -32,7 +49,7 @@ impl Span {
 }
 
 /// Adds a tag to metadata, once.
-pub(crate) fn add_tag(metadata: &mut Map<String, Value>, tag: String) {
+pub(crate) fn add_tag(metadata: &mut Fields, tag: String) {
     let tags = list(metadata, "tags");
     if !tags.iter().any(|known| known == &tag) {
         tags.push(tag.into());
@@ -41,10 +58,11 @@ pub(crate) fn add_tag(metadata: &mut Map<String, Value>, tag: String) {
 
 /// The list of that name in the metadata. Anything else that has the name is kept as its first
 /// element.
-fn list<'a>(metadata: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> {
-    let value = metadata.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+fn list<'a>(metadata: &'a mut Fields, name: &str) -> &'a mut Vec<Value> {
+    let value = metadata.get_or_null(name);
     if !value.is_array() {
-        *value = Value::Array(vec![value.take()]);
+        let known = value.take();
+        *value = Value::Array(if known.is_null() { Vec::new() } else { vec![known] });
     }
     match value {
         Value::Array(list) => list,
@@ -74,7 +92,7 @@ mod tests {
         span.add_tag("beta");
         span.add_tag("eu");
         assert_eq!(
-            serde_json::Value::Object(span.metadata),
+            serde_json::Value::from(span.metadata),
             json!({
                 "events": [
                     {"name": "queued", "timestamp": "1970-01-01T00:00:00.000001+00:00", "queue": "q"},
@@ -83,6 +101,17 @@ mod tests {
                 "tags": ["beta", "eu"],
             })
         );
+    }
+
+    #[test]
+    fn what_the_trace_shares_gives_way_to_what_the_span_says_and_tags_are_joined() {
+        let mut span = span();
+        span.metadata.insert("tenant".into(), "ours".into());
+        span.add_tag("eu");
+        let shared = json!({"tenant": "acme", "region": "north", "tags": ["beta", "eu"]});
+        span.share(&shared.as_object().unwrap().clone().into());
+        let expected = json!({"tenant": "ours", "region": "north", "tags": ["beta", "eu"]});
+        assert_eq!(span.metadata, expected);
     }
 
     #[test]

@@ -8,8 +8,6 @@ use std::{any::Any, borrow::Cow, fmt::Display, future::Future};
 pub use builder::SpanBuilder;
 pub use handle::{SpanGuard, SpanHandle};
 
-use serde_json::Value;
-
 use crate::{Span, SpanError, SpanId, Timestamp, TraceContext, TraceId};
 
 /// How a span ends.
@@ -122,39 +120,19 @@ pub trait AsyncPlace: Place {
 /// A span that has not begun. Made by [`SpanBuilder`].
 #[derive(Debug)]
 pub struct Draft<R> {
-    /// What it is called.
-    pub name: Cow<'static, str>,
     /// The id that the user has chosen, `None` to derive one.
     pub id: Option<SpanId>,
     /// The span to hang under, `None` for the current one.
     pub parent: Option<R>,
-    /// Its type, input, output and metadata; everything else in it is a blank.
+    /// Its name, type, input, output and metadata; everything else in it is a blank.
     pub span: Span,
 }
 
 impl<R> Draft<R> {
     fn new(name: Cow<'static, str>) -> Self {
         let blank = Timestamp::from_unix_ns(0);
-        let span = Span::new(TraceId::from_bits(0), SpanId::from_bits(0), String::new(), blank);
-        Self { name, id: None, parent: None, span }
-    }
-
-    /// Gives `span`, which has begun with the draft's name, what the draft says.
-    pub fn describe(self, span: &mut Span) {
-        let Span { input, output, mut metadata, status, span_type, .. } = self.span;
-        span.span_type = span_type;
-        span.status = status;
-        span.input = input;
-        span.output = output;
-        // Those that the span has already are the trace's.
-        if let Some(Value::Array(tags)) = metadata.remove("tags") {
-            for tag in tags {
-                if let Value::String(tag) = tag {
-                    span.add_tag(tag);
-                }
-            }
-        }
-        span.metadata.extend(metadata);
+        let span = Span::new(TraceId::from_bits(0), SpanId::from_bits(0), name, blank);
+        Self { id: None, parent: None, span }
     }
 }
 

@@ -58,6 +58,12 @@ static NAMES: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
+/// How the [`NAMES`] end.
+const ENDINGS: [[u8; 2]; 13] = [
+    *b"rd", *b"wd", *b"se", *b"ey", *b"id", *b"en", *b"et", *b"al", *b"ls", *b"on", *b"ng", *b"ie",
+    *b"wt",
+];
+
 /// Whether a text, or JSON as text, may hold anything to redact. It errs on the safe side and is fast: nearly all
 /// spans hold no credential, and need not be taken apart to find out. An escape may hide anything.
 #[expect(clippy::expect_used, reason = "a constant, and every test uses it")]
@@ -164,26 +170,28 @@ pub fn value(value: &mut Value) -> bool {
 
 /// Takes the credentials out of an object, and says whether it held any.
 pub fn object(values: &mut Map<String, Value>) -> bool {
-    let mut found = false;
-    for (name, value) in values {
-        if names_a_credential(name) && holds_content(value) {
-            *value = MARK.into();
-            found = true;
-        } else {
-            found |= self::value(value);
-        }
+    values.iter_mut().fold(false, |found, (name, value)| field(name, value) | found)
+}
+
+/// Takes the credentials out of a named value, and says whether it held any.
+fn field(name: &str, value: &mut Value) -> bool {
+    if names_a_credential(name) && holds_content(value) {
+        *value = MARK.into();
+        return true;
     }
-    found
+    self::value(value)
 }
 
 /// Takes the credentials out of a span's name, input, output and metadata.
 pub fn span(span: &mut Span) {
     if let Some(redacted) = text(&span.name) {
-        span.name = redacted;
+        span.name = redacted.into();
     }
-    object(&mut span.input);
-    object(&mut span.output);
-    object(&mut span.metadata);
+    for values in [&mut span.input, &mut span.output, &mut span.metadata] {
+        for (name, value) in values.iter_mut() {
+            field(name, value);
+        }
+    }
 }
 
 /// Appends the value without its credentials, and says whether it held any. The value was read to
@@ -230,9 +238,7 @@ fn write_redacted(value: &RawValue, to: &mut String) -> serde_json::Result<bool>
 }
 
 fn names_a_credential(name: &str) -> bool {
-    // The last letters of the names, since nearly all others end with another one.
-    let last = name.bytes().rev().find(u8::is_ascii_alphabetic).map(|last| last | 0x20);
-    if !last.is_some_and(|last| b"degnlsty".contains(&last)) {
+    if !ends_like_a_credential(name) {
         return false;
     }
     if !SUSPICIOUS.is_match(name.as_bytes()) {
@@ -240,6 +246,14 @@ fn names_a_credential(name: &str) -> bool {
     }
     let plain = name.chars().filter(|c| !matches!(c, '-' | '_' | ' ' | '.'));
     NAMES.is_match(&plain.collect::<String>().to_lowercase())
+}
+
+/// Whether the last two letters are those of one of the [`NAMES`]: nearly all other names end with others.
+fn ends_like_a_credential(name: &str) -> bool {
+    let mut letters =
+        name.bytes().rev().filter(u8::is_ascii_alphabetic).map(|letter| letter | 0x20);
+    let (Some(last), Some(before)) = (letters.next(), letters.next()) else { return false };
+    ENDINGS.contains(&[before, last])
 }
 
 fn holds_content(value: &Value) -> bool {

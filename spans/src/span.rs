@@ -1,8 +1,10 @@
+use std::{borrow::Cow, sync::Arc};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    InvalidSpan, Outcome, SpanId, SpanType, Timestamp, TraceId, TraceParent, id::check_id,
+    Fields, InvalidSpan, Outcome, SpanId, SpanType, Timestamp, TraceId, TraceParent, id::check_id,
 };
 
 /// How a span ended. A span that is still open has [`SpanStatus::Success`] and no end, which is
@@ -102,7 +104,7 @@ impl SpanError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Span {
     /// What the work is called. Not empty, no NUL byte.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// Unique within the trace.
     pub id: SpanId,
     /// The trace that the span belongs to.
@@ -111,13 +113,13 @@ pub struct Span {
     pub start_timestamp: Timestamp,
     /// What went in: a JSON object, empty if unknown.
     #[serde(default)]
-    pub input: Map<String, Value>,
+    pub input: Fields,
     /// What came out: a JSON object, empty if unknown.
     #[serde(default)]
-    pub output: Map<String, Value>,
+    pub output: Fields,
     /// Everything else that is known, by name.
     #[serde(default)]
-    pub metadata: Map<String, Value>,
+    pub metadata: Fields,
     /// How it ended.
     #[serde(default)]
     pub status: SpanStatus,
@@ -132,14 +134,14 @@ pub struct Span {
     pub parent_id: Option<SpanId>,
     /// A name that groups traces, such as a session id. At most 256 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group_id: Option<String>,
+    pub group_id: Option<Arc<str>>,
     /// The trace of an observability system that the work was done in: 32 hexadecimal digits. See
     /// [`TraceParent`](crate::TraceParent).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub obs_trace_id: Option<String>,
+    pub obs_trace_id: Option<Arc<str>>,
     /// The span of that trace: 16 hexadecimal digits. Only together with `obs_trace_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub obs_span_id: Option<String>,
+    pub obs_span_id: Option<Arc<str>>,
 }
 
 impl Span {
@@ -147,7 +149,7 @@ impl Span {
     pub fn new(
         trace_id: TraceId,
         id: SpanId,
-        name: impl Into<String>,
+        name: impl Into<Cow<'static, str>>,
         start_timestamp: Timestamp,
     ) -> Self {
         Self {
@@ -155,9 +157,9 @@ impl Span {
             id,
             trace_id,
             start_timestamp,
-            input: Map::new(),
-            output: Map::new(),
-            metadata: Map::new(),
+            input: Fields::new(),
+            output: Fields::new(),
+            metadata: Fields::new(),
             status: SpanStatus::Success,
             span_type: SpanType::default(),
             end_timestamp: None,
@@ -170,8 +172,8 @@ impl Span {
 
     /// Notes that the work was done in this span of an observability system.
     pub fn set_observed(&mut self, observed: &TraceParent) {
-        self.obs_trace_id = Some(observed.trace_id().to_owned());
-        self.obs_span_id = Some(observed.span_id().to_owned());
+        self.obs_trace_id = Some(observed.trace_id().into());
+        self.obs_span_id = Some(observed.span_id().into());
     }
 
     /// Sets status [`SpanStatus::Error`] and the metadata that SGP shows for an error: `error`,
@@ -300,9 +302,9 @@ mod tests {
             change(&mut span);
             span.validate().unwrap_err().field().to_owned()
         };
-        assert_eq!(refused(|s| s.name.clear()), "name");
-        assert_eq!(refused(|s| s.name.push('\0')), "name");
-        assert_eq!(refused(|s| s.group_id = Some("g".repeat(257))), "group_id");
+        assert_eq!(refused(|s| s.name = "".into()), "name");
+        assert_eq!(refused(|s| s.name.to_mut().push('\0')), "name");
+        assert_eq!(refused(|s| s.group_id = Some("g".repeat(257).into())), "group_id");
         assert_eq!(
             refused(|s| s.end_timestamp = Some(Timestamp::from_unix_ns(0))),
             "end_timestamp"

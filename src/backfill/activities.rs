@@ -1,4 +1,4 @@
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use durable_spans_model::{
     Span, SpanError, SpanId, SpanType, Timestamp, TraceContext, TraceId, attempt_span_id,
@@ -164,7 +164,7 @@ impl ActivityFacts {
     /// What the call's span can say besides what the recorder says.
     pub(super) fn describe(&self, span: &mut Span) {
         let mut note = |name: &str, value: serde_json::Value| {
-            span.metadata.insert(format!("temporal.{name}"), value);
+            span.metadata.insert(format!("temporal.{name}").into(), value);
         };
         note("activity_id", self.activity_id.as_str().into());
         if self.task_queue.is_empty() {
@@ -186,7 +186,7 @@ impl ActivityFacts {
         &self,
         trace_id: &TraceId,
         activity: &SpanId,
-        group_id: Option<&str>,
+        group_id: Option<&Arc<str>>,
     ) -> Vec<Span> {
         let Some(last) = &self.last_attempt else { return Vec::new() };
         let first = last.number.saturating_sub(MOST_ATTEMPTS - 1).max(1);
@@ -196,9 +196,9 @@ impl ActivityFacts {
             let mut span = Span::new(trace_id.clone(), id, self.activity_type.clone(), start);
             span.span_type = SpanType::Custom;
             span.parent_id = Some(activity.clone());
-            span.group_id = group_id.map(str::to_owned);
-            let mut note = |name: &str, value: serde_json::Value| {
-                span.metadata.insert(name.to_owned(), value);
+            span.group_id = group_id.cloned();
+            let mut note = |name: &'static str, value: serde_json::Value| {
+                span.metadata.insert(name.into(), value);
             };
             note("temporal.kind", "activity_attempt".into());
             note("temporal.attempt", number.into());

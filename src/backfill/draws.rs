@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use durable_spans_workflow::{SEED_STREAM, place_stream};
+use durable_spans_workflow::{FIRST_BRANCH, SEED_STREAM, place_stream};
 use temporalio_client::WorkflowHistory;
 use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowType,
@@ -17,7 +17,7 @@ use temporalio_workflow::{WorkflowContext, WorkflowResult, workflow, workflow_me
 
 use super::{error::RunError, history::RunHistory};
 
-/// Gives the first number of the run's random stream for a place in the trace.
+/// Gives the number that the run drew for a place in the trace.
 pub(super) type Draw<'a> = dyn Fn(u64) -> u64 + 'a;
 
 type Job = Box<dyn FnOnce(u128, &Draw<'_>) + Send>;
@@ -54,7 +54,10 @@ pub(super) async fn with_draws<T: Send + 'static>(
 ) -> Result<T, RunError> {
     let result = Arc::new(Mutex::new(None));
     let kept = result.clone();
+    let is_first_branch = history.first_seed_run_id() == history.started.original_execution_run_id;
     let job: Job = Box::new(move |seed, draw| {
+        let first_branch = |_| FIRST_BRANCH;
+        let draw: &Draw<'_> = if is_first_branch { &first_branch } else { draw };
         *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(job(seed, draw));
     });
     let job = Arc::new(Mutex::new(Some(job)));

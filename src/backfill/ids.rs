@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use durable_spans_model::{Seed, SpanId, TraceId};
 
-use durable_spans_workflow::ROOT_DRAW;
+use durable_spans_workflow::FIRST_BRANCH;
 
 use super::draws::Draw;
 
@@ -27,7 +27,7 @@ impl<'a> Ids<'a> {
     /// The id of a run's root that is the same after every reset.
     pub(super) fn lasting_root(&mut self, parent: Option<&SpanId>, name: &str) -> SpanId {
         let nth = self.count(parent, name);
-        self.seed.span_id(parent, name, OUTSIDE + nth, |_| ROOT_DRAW)
+        self.seed.span_id(parent, name, OUTSIDE + nth, |_| FIRST_BRANCH)
     }
 
     pub(super) fn trace_id(&self) -> TraceId {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -90,7 +91,7 @@ struct Artist<'a> {
     history: &'a RunHistory,
     ids: Ids<'a>,
     trace_id: TraceId,
-    group_id: Option<String>,
+    group_id: Option<Arc<str>>,
     root: SpanId,
     /// The run and its handlers: what a span of it may hang under.
     parents: Vec<SpanId>,
@@ -232,7 +233,7 @@ impl<'a> Artist<'a> {
         if let Some((at, close)) = &activity.closed {
             close.end(&mut span, *at);
         }
-        let attempts = activity.attempt_spans(&span.trace_id, &span.id, self.group_id.as_deref());
+        let attempts = activity.attempt_spans(&span.trace_id, &span.id, self.group_id.as_ref());
         let is_own = is_own(&span, self.history);
         self.bones.push(Bone { span, certain, is_own });
         self.bones.extend(attempts.into_iter().map(|span| Bone { span, certain, is_own }));
@@ -338,7 +339,7 @@ impl<'a> Artist<'a> {
     }
 
     fn span(&self, id: SpanId, name: &str, span_type: SpanType, kind: &str, at: Timestamp) -> Span {
-        let mut span = Span::new(self.trace_id.clone(), id, name, at);
+        let mut span = Span::new(self.trace_id.clone(), id, name.to_owned(), at);
         span.span_type = span_type;
         span.group_id.clone_from(&self.group_id);
         note(&mut span, "kind", kind);
@@ -359,7 +360,7 @@ impl<'a> Artist<'a> {
 }
 
 fn note(span: &mut Span, name: &str, value: impl Into<Value>) {
-    span.metadata.insert(format!("temporal.{name}"), value.into());
+    span.metadata.insert(format!("temporal.{name}").into(), value.into());
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -28,7 +28,7 @@ pub(super) fn complete(spans: &mut Vec<Span>, history: &RunHistory) {
             close.end(call, *at);
             call.metadata.insert(BACKFILLED.into(), true.into());
         }
-        let group_id = call.group_id.as_deref();
+        let group_id = call.group_id.as_ref();
         attempts.extend(activity.attempt_spans(&call.trace_id, &call.id, group_id));
     }
     for span in spans.iter_mut() {

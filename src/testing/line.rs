@@ -127,17 +127,17 @@ fn value_of(span: &Span, field: &str) -> Option<Value> {
         _ => return None,
     };
     match path {
-        Some(path) => within(data, path).cloned(),
+        Some(path) => within(&|name| data.get(name), path).cloned(),
         None => Some(data.clone().into()),
     }
 }
 
 /// Names may hold dots, too.
-fn within<'a>(data: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
-    data.get(path).or_else(|| {
-        path.match_indices('.').find_map(|(dot, _)| match data.get(&path[..dot]) {
-            Some(Value::Object(inner)) => within(inner, &path[dot + 1..]),
-            _ => None,
+fn within<'a>(get: &dyn Fn(&str) -> Option<&'a Value>, path: &str) -> Option<&'a Value> {
+    get(path).or_else(|| {
+        path.match_indices('.').find_map(|(dot, _)| {
+            let inner = get(&path[..dot])?.as_object()?;
+            within(&|name| inner.get(name), &path[dot + 1..])
         })
     })
 }

@@ -6,7 +6,7 @@ use futures::FutureExt;
 
 use super::{Trace, assert_trace, check};
 
-fn span(id: &str, parent: Option<&str>, name: &str, start: i64) -> Span {
+fn span(id: &str, parent: Option<&str>, name: &'static str, start: i64) -> Span {
     let at = Timestamp::from_unix_ns(start);
     let mut span = Span::new("t".parse().unwrap(), id.parse().unwrap(), name, at);
     span.parent_id = parent.map(|parent| parent.parse().unwrap());
@@ -126,7 +126,7 @@ fn a_trace_is_cut_down_to_what_a_test_is_about() {
         trace.below("pay").to_string(),
         "pay CUSTOM SUCCESS (parent elsewhere) input.amount=7\n  check SUCCESS\n"
     );
-    let rest = trace.without(|span| ["pay", "send"].contains(&span.name.as_str()));
+    let rest = trace.without(|span| ["pay", "send"].contains(&&*span.name));
     assert_eq!(rest.to_string(), "order SUCCESS\n  pack SUCCESS\n  pack SUCCESS\n");
     assert!(panic_of(|| drop(order().show("amount"))).contains("`input.amount`"));
 }

@@ -332,7 +332,7 @@ async fn runs_that_were_not_traced_are_recorded_anew() {
     for root in roots {
         let calls = ["pay", "check", "charge", "branch 0", "branch 1", "look_up", "Ship"];
         let names: Vec<_> = fleet.sink.trace(&root.trace_id).into_iter().map(|s| s.name).collect();
-        assert!(calls.iter().all(|call| names.contains(&(*call).to_owned())), "{names:?}");
+        assert!(calls.iter().all(|call| names.iter().any(|name| name == call)), "{names:?}");
     }
     let charge = spans
         .iter()

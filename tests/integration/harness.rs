@@ -164,6 +164,10 @@ pub(crate) fn facts(spans: &[Span]) -> Vec<String> {
             }
             // The SDK's replayer does not know it.
             span.metadata.remove("temporal.namespace");
+            for values in [&mut span.input, &mut span.output, &mut span.metadata] {
+                // By name, whatever their order.
+                *values = std::mem::take(values).into_map().into();
+            }
             serde_json::to_string(&span).unwrap()
         })
         .collect();
@@ -192,7 +196,7 @@ pub(crate) fn errors(spans: &[Span]) -> Vec<&str> {
     let mut names: Vec<&str> = spans
         .iter()
         .filter(|span| span.status == SpanStatus::Error)
-        .map(|span| span.name.as_str())
+        .map(|span| &*span.name)
         .collect();
     names.sort_unstable();
     names

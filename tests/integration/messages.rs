@@ -120,7 +120,7 @@ async fn signal_with_start_and_update_with_start_carry_the_trace() {
     let under_caller: Vec<_> = spans
         .iter()
         .filter(|span| span.parent_id == caller.span_id)
-        .map(|span| span.name.as_str())
+        .map(|span| &*span.name)
         .collect();
     for name in ["Paused", "release", "ask"] {
         assert!(under_caller.contains(&name), "{name} hangs under its sender: {under_caller:?}");

@@ -214,6 +214,6 @@ async fn a_run_from_before_the_install_is_left_alone_and_goes_on() {
         start.await.unwrap().get_result(WorkflowGetResultOptions::default()).await.unwrap();
     })
     .await;
-    let traced: Vec<String> = sink.spans().into_iter().map(|span| span.name).collect();
+    let traced: Vec<String> = sink.spans().into_iter().map(|span| span.name.into_owned()).collect();
     assert_eq!(traced, ["Paused", "whole"], "only the run that started after the date");
 }

@@ -1,8 +1,8 @@
 //! A run that is reset goes on in the same trace.
 
 use durable_spans::{FlushPolicy, Span, new_trace};
-use durable_spans_model::HEADER;
-use durable_spans_workflow::to_payload;
+use durable_spans_model::{HEADER, Seed};
+use durable_spans_workflow::{FIRST_BRANCH, to_payload};
 use temporalio_client::{
     WorkflowGetResultOptions, WorkflowHandle, WorkflowSignalOptions, grpc::WorkflowService,
     tonic::IntoRequest,
@@ -71,6 +71,24 @@ async fn spans_of_reset(task: usize, header: Option<Header>) -> (Vec<Span>, Stri
     let spans = of_workflow(&fleet.sink.spans());
     assert!(all_ended(&spans));
     (spans, original, reset_run)
+}
+
+/// Were it not for this, the SDK would make a random stream for each span.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_drawn_for_the_ids_of_a_run_until_it_is_reset() {
+    let (spans, original, _) = spans_of_reset(2, None).await;
+    let root = named(&spans, "Paused");
+    let workflow_id = root.metadata["temporal.workflow_id"].as_str().unwrap();
+    let seed = Seed::of_run(&original, workflow_id);
+    let whole = seed.span_id(Some(&root.id), "whole", 0, |_| FIRST_BRANCH);
+    assert_eq!(named(&spans, "whole").id, whole);
+    let step = seed.span_id(Some(&whole), "step 1", 0, |_| FIRST_BRANCH);
+    let steps: Vec<bool> = spans
+        .iter()
+        .filter(|span| span.name == "step 1")
+        .map(|span| span.id == step && !span.metadata.contains_key("temporal.run_id"))
+        .collect();
+    assert!(steps == [true, false] || steps == [false, true], "{steps:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

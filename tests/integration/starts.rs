@@ -94,7 +94,7 @@ async fn a_run_of_an_instrumented_client_joins_its_trace_and_passes_it_on() {
     let activity = spans.iter().find(|span| kind(span, "activity")).unwrap();
     let below = format!("{:016x}", activity.id.bits().unwrap() as u64);
     let attempt = spans.iter().find(|span| kind(span, "activity_attempt")).unwrap();
-    assert_eq!(attempt.obs_span_id, Some(below.clone()));
+    assert_eq!(attempt.obs_span_id, Some(below.as_str().into()));
     let events = fleet.events(&handle.info().workflow_id).await;
     let header = events.iter().find_map(|event| match &event.attributes {
         Some(Attributes::ActivityTaskScheduledEventAttributes(activity)) => activity.header.clone(),

@@ -189,7 +189,7 @@ async fn traced_functions_of_client_workflow_and_activity_code_make_one_tree() {
                 inside STANDALONE SUCCESS
         ",
     );
-    let input = |name| serde_json::Value::Object(named(&spans, name).input.clone());
+    let input = |name| serde_json::Value::from(named(&spans, name).input.clone());
     assert_eq!(input("order"), json!({"cakes": 12}));
     assert_eq!(input("morning shift"), json!({"cakes": 12, "recipe": [12, 12]}));
     assert_eq!(named(&spans, "morning shift").output["output"], 12);

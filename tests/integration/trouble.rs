@@ -133,7 +133,7 @@ async fn a_last_flush_that_fails_gives_its_spans_to_the_last_resort() {
     let rescued = Arc::new(Mutex::new(Vec::new()));
     let keep = rescued.clone();
     let tracing = WorkflowTracing::new().last_resort(move |run_id, group| {
-        let names = group.spans.iter().map(|span| span.name.clone());
+        let names = group.spans.iter().map(|span| span.name.to_string());
         keep.lock().unwrap().push((run_id.to_owned(), names.collect::<Vec<_>>()));
     });
     options.workflow_interceptor(tracing.interceptor());

@@ -1,4 +1,4 @@
-use std::{fmt, hash::Hasher, rc::Rc, sync::Arc};
+use std::{hash::Hasher, rc::Rc, sync::Arc};
 
 use durable_spans_model::Span;
 use serde::{Deserialize, Serialize};
@@ -104,27 +104,14 @@ fn is_zero(number: &u32) -> bool {
 /// Data and times are left out: replay may see other times within the same flush, and code that
 /// records other data has still recorded these spans.
 pub fn digest(spans: &[Span]) -> u64 {
-    let mut hasher = SipHasher13::new();
+    let (mut hasher, mut buffer) = (SipHasher13::new(), [0; 36]);
     for span in spans {
-        text(&mut hasher, &span.trace_id);
+        hasher.write(span.trace_id.text(&mut buffer).as_bytes());
         hasher.write(b"/");
-        text(&mut hasher, &span.id);
+        hasher.write(span.id.text(&mut buffer).as_bytes());
         hasher.write(if span.end_timestamp.is_some() { b"." } else { b":" });
     }
     hasher.finish()
-}
-
-/// Hashes what `value` prints, without making a string of it.
-fn text(hasher: &mut SipHasher13, value: &impl fmt::Display) {
-    struct Text<'a>(&'a mut SipHasher13);
-    impl fmt::Write for Text<'_> {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            self.0.write(text.as_bytes());
-            Ok(())
-        }
-    }
-    // Hashing cannot fail.
-    let _ = fmt::Write::write_fmt(&mut Text(hasher), format_args!("{value}"));
 }
 
 /// Type of the normal activity that flushes for workers that may not reach the network. It is in

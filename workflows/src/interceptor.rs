@@ -292,6 +292,7 @@ impl Mode {
                     run_id: view.run_id().to_owned(),
                     start_time,
                     continued: view.continued_from_run_id().is_some(),
+                    randomness_seed: raw.randomness_seed,
                     original_run_id: raw.original_execution_run_id.clone(),
                     schedule_id: header::schedule_id(raw.search_attributes.as_ref()),
                     attempt: view.attempt(),

@@ -1,5 +1,5 @@
-use durable_spans_model::Span;
-use serde_json::{Map, Value};
+use durable_spans_model::{Fields, Span};
+use serde_json::Value;
 
 /// How much of a text stays when it is cut, in bytes.
 const KEPT_TEXT_BYTES: usize = 1_000;
@@ -66,21 +66,20 @@ impl Limits {
     pub fn cut(&self, span: &mut Span) -> usize {
         if span.name.len() > NAME_BYTES {
             let end = span.name.floor_char_boundary(NAME_BYTES);
-            span.name.truncate(end);
-            span.name.push('…');
+            span.name = format!("{}…", &span.name[..end]).into();
         }
         if let Some(bytes) = self.fits(span) {
             return bytes;
         }
         let mut cut = Vec::new();
-        let parts: [(&str, &mut Map<String, Value>); 3] = [
+        let parts: [(&str, &mut Fields); 3] = [
             ("input", &mut span.input),
             ("output", &mut span.output),
             ("metadata", &mut span.metadata),
         ];
-        let mut sizes: Vec<(usize, &str, &String, &mut Value)> = Vec::new();
+        let mut sizes: Vec<(usize, &str, &str, &mut Value)> = Vec::new();
         for (part, values) in parts {
-            for (name, value) in values {
+            for (name, value) in values.iter_mut() {
                 let mut bytes = json_bytes(value);
                 if bytes > self.field_bytes {
                     bytes = shorten(value, bytes);
@@ -113,7 +112,8 @@ impl Limits {
     /// The bytes of a span of which nothing is to be cut, as nearly always.
     fn fits(&self, span: &Span) -> Option<usize> {
         let mut total = 0;
-        for (name, value) in span.input.iter().chain(&span.output).chain(&span.metadata) {
+        for (name, value) in span.input.iter().chain(span.output.iter()).chain(span.metadata.iter())
+        {
             let bytes = json_bytes(value);
             if bytes > self.field_bytes {
                 return None;
@@ -169,8 +169,11 @@ mod tests {
     #[test]
     fn what_fits_is_left_alone() {
         let mut span = span();
-        span.input =
-            json!({"a": [1, 2.5, null, true], "b": "ü".repeat(1000)}).as_object().unwrap().clone();
+        span.input = json!({"a": [1, 2.5, null, true], "b": "ü".repeat(1000)})
+            .as_object()
+            .unwrap()
+            .clone()
+            .into();
         let before = span.clone();
         let size = Limits::new().cut(&mut span);
         assert_eq!(span, before);
@@ -198,7 +201,7 @@ mod tests {
         let mut span = span();
         for (index, kilobytes) in [30, 60, 50, 40, 60, 55].into_iter().enumerate() {
             let text = "x".repeat(kilobytes * 1024);
-            span.input.insert(format!("field {index}"), text.into());
+            span.input.insert(format!("field {index}").into(), text.into());
         }
         let size = Limits::new().cut(&mut span);
         assert!(size <= 256 * 1024);
@@ -209,7 +212,7 @@ mod tests {
     #[test]
     fn a_name_is_cut_at_a_character() {
         let mut span = span();
-        span.name = "ä".repeat(600);
+        span.name = "ä".repeat(600).into();
         Limits::new().cut(&mut span);
         assert_eq!(span.name, format!("{}…", "ä".repeat(500)));
     }

@@ -1,7 +1,7 @@
 use std::rc::Rc;
 
-use durable_spans_model::{Outcome, Span, SpanType};
-use serde_json::{Map, Value};
+use durable_spans_model::{Fields, Outcome, Span, SpanType};
+use serde_json::Value;
 
 use crate::{
     recorder::{Parent, SpanRef},
@@ -58,12 +58,7 @@ impl Operation {
         self.add(value, "output", |span| &mut span.output);
     }
 
-    fn add(
-        &self,
-        value: Option<Value>,
-        name: &str,
-        part: impl FnOnce(&mut Span) -> &mut Map<String, Value>,
-    ) {
+    fn add(&self, value: Option<Value>, name: &str, part: impl FnOnce(&mut Span) -> &mut Fields) {
         if let (Some(span), Some(value)) = (&self.span, value) {
             self.run.update(span, |span| part(span).extend(as_fields(value, name)));
         }

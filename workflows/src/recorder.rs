@@ -1,9 +1,9 @@
 use std::{borrow::Cow, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use durable_spans_model::{
-    Outcome, Seed, Span, SpanHooks, SpanId, SpanType, Timestamp, TraceId, TraceParent,
+    Fields, Outcome, Seed, Span, SpanHooks, SpanId, Timestamp, TraceId, TraceParent,
 };
-use serde_json::{Map, Value};
+use slab::Slab;
 
 use crate::{
     courier::json_len,
@@ -34,6 +34,8 @@ impl Parent {
 pub(crate) struct SpanRef {
     /// Order of starting, so that parents come before children.
     sequence: u64,
+    /// Where the span is while it is open. Another one has this place afterwards.
+    place: usize,
     id: SpanId,
 }
 
@@ -50,7 +52,7 @@ impl SpanRef {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     trace_id: TraceId,
-    group_id: Option<String>,
+    group_id: Option<Arc<str>>,
     seed: Seed,
     limits: Limits,
     marks: Marks,
@@ -59,7 +61,7 @@ pub(crate) struct Recorder {
     /// Bytes of JSON per group, where groups must be small enough for a command each.
     group_bytes: Option<usize>,
     next_sequence: u64,
-    open: BTreeMap<u64, OpenSpan>,
+    open: Slab<OpenSpan>,
     /// Ended, in no flush yet, in order of ending.
     ended: Vec<(u64, Span)>,
     ended_bytes: usize,
@@ -99,7 +101,7 @@ pub(crate) struct Marks {
     /// The run, where it goes on with what another one began (a reset): tells their spans apart.
     pub(crate) run_id: Option<String>,
     /// What every span of the trace has as metadata.
-    pub(crate) shared: Map<String, Value>,
+    pub(crate) shared: Fields,
 }
 
 /// What became of the spans of a run, as far as the run knows.
@@ -125,6 +127,7 @@ impl SpanCounts {
 
 #[derive(Debug)]
 struct OpenSpan {
+    sequence: u64,
     span: Span,
     announced: bool,
     outlives: bool,
@@ -135,7 +138,7 @@ struct OpenSpan {
 impl Recorder {
     pub(crate) fn new(
         trace_id: TraceId,
-        group_id: Option<String>,
+        group_id: Option<Arc<str>>,
         seed: Seed,
         limits: Limits,
         marks: Marks,
@@ -151,7 +154,7 @@ impl Recorder {
             hooks: Arc::default(),
             group_bytes,
             next_sequence: 0,
-            open: BTreeMap::new(),
+            open: Slab::new(),
             ended: Vec::new(),
             ended_bytes: 0,
             ended_since_flush: 0,
@@ -174,7 +177,7 @@ impl Recorder {
 
     /// To be called when a span has begun and was described.
     pub(crate) fn described(&mut self, span: &SpanRef) {
-        if let Some(open) = self.open.get_mut(&span.sequence) {
+        if let Some(open) = still_open(&mut self.open, span) {
             self.hooks.begin(&mut open.span);
         }
     }
@@ -194,73 +197,68 @@ impl Recorder {
         &self.trace_id
     }
 
-    /// Opens a span under `parent`. `draw` is as in [`Seed::span_id`].
+    /// Opens a span under `parent`: one that says its name and what else is known of it, and gets its
+    /// place in the trace here. `chosen` is an id of the user's own; `draw` is as in [`Seed::span_id`].
     pub(crate) fn start(
         &mut self,
         parent: Option<&Parent>,
-        name: Cow<'static, str>,
-        span_type: SpanType,
+        chosen: Option<SpanId>,
+        mut span: Span,
         at: Timestamp,
         draw: impl FnOnce(u64) -> u64,
     ) -> SpanRef {
-        let nth = self.count(parent, name.clone());
-        let id = self.seed.span_id(parent.map(Parent::id), &name, nth, draw);
-        self.start_as(id, parent, name, span_type, at)
-    }
-
-    /// Opens a span with an id that the user has chosen.
-    pub(crate) fn start_as(
-        &mut self,
-        id: SpanId,
-        parent: Option<&Parent>,
-        name: Cow<'static, str>,
-        span_type: SpanType,
-        at: Timestamp,
-    ) -> SpanRef {
         let parent_id = parent.map(Parent::id);
-        let mut span = Span::new(self.trace_id.clone(), id.clone(), name, at);
-        span.span_type = span_type;
+        let id = chosen.unwrap_or_else(|| {
+            let nth = self.count(parent, span.name.clone());
+            self.seed.span_id(parent_id, &span.name, nth, draw)
+        });
+        span.id = id.clone();
+        span.trace_id.clone_from(&self.trace_id);
+        span.start_timestamp = at;
         span.parent_id = parent_id.cloned();
         span.group_id.clone_from(&self.group_id);
         if let Some(observed) = &self.marks.observed {
             span.set_observed(observed);
         }
-        span.metadata.clone_from(&self.marks.shared);
+        span.share(&self.marks.shared);
         if let Some(run_id) = &self.marks.run_id {
             span.metadata.insert("temporal.run_id".into(), run_id.as_str().into());
         }
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let open = OpenSpan { span, announced: false, outlives: false, children: BTreeMap::new() };
-        self.open.insert(sequence, open);
-        SpanRef { sequence, id }
+        let children = BTreeMap::new();
+        let open = OpenSpan { sequence, span, announced: false, outlives: false, children };
+        SpanRef { sequence, place: self.open.insert(open), id }
     }
 
     /// Changes a span that is still open; does nothing to one that has ended.
     pub(crate) fn update(&mut self, span: &SpanRef, change: impl FnOnce(&mut Span)) {
-        if let Some(open) = self.open.get_mut(&span.sequence) {
+        if let Some(open) = still_open(&mut self.open, span) {
             change(&mut open.span);
         }
     }
 
     /// Says that the span's work goes on when nobody waits for it: that is no cancellation.
     pub(crate) fn outlive(&mut self, span: &SpanRef) {
-        if let Some(open) = self.open.get_mut(&span.sequence) {
+        if let Some(open) = still_open(&mut self.open, span) {
             open.outlives = true;
         }
     }
 
     /// Ends a span, never before it started. Ending it again does nothing.
     pub(crate) fn end(&mut self, span: &SpanRef, outcome: Outcome, at: Timestamp) {
-        if let Some(ended) = self.open.remove(&span.sequence) {
+        if still_open(&mut self.open, span).is_some() {
+            let ended = self.open.remove(span.place);
             self.put(span.sequence, finished(ended, outcome, at));
         }
     }
 
     /// Ends every span that is still open as abandoned.
     pub(crate) fn end_all(&mut self, at: Timestamp) {
-        for (sequence, open) in std::mem::take(&mut self.open) {
-            self.put(sequence, finished(open, Outcome::Abandoned, at));
+        let mut open: Vec<OpenSpan> = self.open.drain().collect();
+        open.sort_by_key(|open| open.sequence);
+        for open in open {
+            self.put(open.sequence, finished(open, Outcome::Abandoned, at));
         }
     }
 
@@ -320,16 +318,15 @@ impl Recorder {
         let mut spans = std::mem::take(&mut self.ended);
         self.ended_bytes = 0;
         self.ended_since_flush = 0;
-        for (sequence, open) in &mut self.open {
+        for (_, open) in &mut self.open {
             if !std::mem::replace(&mut open.announced, true) {
                 let mut span = open.span.clone();
                 self.hooks.keep(&mut span);
                 self.limits.cut(&mut span);
-                spans.push((*sequence, span));
+                spans.push((open.sequence, span));
             }
         }
-        spans.sort_by_key(|(sequence, _)| *sequence);
-        let spans: Vec<Span> = spans.into_iter().map(|(_, span)| span).collect();
+        let spans = in_order(spans);
         let groups = match self.group_bytes {
             Some(most_bytes) => in_groups(spans, most_bytes),
             None if spans.is_empty() => Vec::new(),
@@ -364,14 +361,12 @@ impl Recorder {
     /// starting.
     pub(crate) fn into_spans(self) -> Vec<Span> {
         let (limits, hooks) = (self.limits, self.hooks);
-        let open = self.open.into_iter().map(|(sequence, OpenSpan { mut span, .. })| {
+        let open = self.open.into_iter().map(|(_, OpenSpan { sequence, mut span, .. })| {
             hooks.keep(&mut span);
             limits.cut(&mut span);
             (sequence, span)
         });
-        let mut spans: Vec<(u64, Span)> = self.ended.into_iter().chain(open).collect();
-        spans.sort_by_key(|(sequence, _)| *sequence);
-        spans.into_iter().map(|(_, span)| span).collect()
+        in_order(self.ended.into_iter().chain(open).collect())
     }
 
     /// How many spans of this name began under `parent` before. Counts are forgotten with the end
@@ -380,7 +375,7 @@ impl Recorder {
         let children = match parent {
             Some(Parent::Here(span)) if span.sequence == ROOT => Some(&mut self.under_root),
             Some(Parent::Here(span)) => {
-                self.open.get_mut(&span.sequence).map(|open| &mut open.children)
+                still_open(&mut self.open, span).map(|open| &mut open.children)
             }
             _ => None,
         };
@@ -394,6 +389,16 @@ impl Recorder {
         *count += 1;
         first + *count - 1
     }
+}
+
+fn still_open<'a>(open: &'a mut Slab<OpenSpan>, span: &SpanRef) -> Option<&'a mut OpenSpan> {
+    open.get_mut(span.place).filter(|open| open.sequence == span.sequence)
+}
+
+/// The spans in order of starting.
+fn in_order(mut spans: Vec<(u64, Span)>) -> Vec<Span> {
+    spans.sort_by_key(|(sequence, _)| *sequence);
+    spans.into_iter().map(|(_, span)| span).collect()
 }
 
 /// Groups of so many bytes of JSON, but of a span at least.
@@ -456,11 +461,15 @@ mod tests {
 
     fn start(recorder: &mut Recorder, parent: Option<&SpanRef>, name: &'static str) -> SpanRef {
         let parent = parent.cloned().map(Parent::Here);
-        recorder.start(parent.as_ref(), name.into(), SpanType::Custom, at(1), |_| 0)
+        recorder.start(parent.as_ref(), None, named(name), at(1), |_| 0)
+    }
+
+    fn named(name: &'static str) -> Span {
+        Span::new(TraceId::from_bits(0), SpanId::from_bits(0), name, at(0))
     }
 
     fn flushed(groups: &[Rc<FlushGroup>]) -> Vec<(u32, Vec<(String, bool)>)> {
-        let ended = |span: &Span| (span.name.clone(), span.end_timestamp.is_some());
+        let ended = |span: &Span| (span.name.to_string(), span.end_timestamp.is_some());
         groups.iter().map(|group| (group.flush, group.spans.iter().map(ended).collect())).collect()
     }
 
@@ -520,20 +529,20 @@ mod tests {
         let ended = start(&mut recorder, Some(&root), "ended");
         start(&mut recorder, Some(&root), "open");
         recorder.end(&ended, Outcome::Success, at(3));
-        recorder.update(&root, |span| span.name.push_str(" changed"));
+        recorder.update(&root, |span| span.name = "root changed".into());
         let left = recorder.into_spans();
         let left: Vec<_> =
-            left.iter().map(|span| (span.name.as_str(), span.end_timestamp.is_some())).collect();
+            left.iter().map(|span| (&*span.name, span.end_timestamp.is_some())).collect();
         assert_eq!(left, [("root changed", false), ("ended", true), ("open", false)]);
     }
 
     #[test]
     fn an_end_before_the_start_is_moved_to_the_start_and_a_second_end_is_ignored() {
         let mut recorder = recorder();
-        let span = recorder.start(None, "late".into(), SpanType::Custom, at(100), |_| 0);
+        let span = recorder.start(None, None, named("late"), at(100), |_| 0);
         recorder.end(&span, Outcome::Success, at(50));
         recorder.end(&span, Outcome::Canceled, at(500));
-        recorder.update(&span, |span| span.name.clear());
+        recorder.update(&span, |span| span.name = "".into());
         let (_, groups) = recorder.begin_flush();
         assert_eq!(groups[0].spans[0].end_timestamp, Some(at(100)));
         assert_eq!(groups[0].spans[0].status, SpanStatus::Success);

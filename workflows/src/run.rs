@@ -9,8 +9,8 @@ use std::{
 };
 
 use durable_spans_model::{
-    Draft, FlushPolicy, Outcome, Sampling, Seed, Span, SpanHooks, SpanId, SpanType, Starting,
-    Timestamp, TraceContext, TraceId, TraceParent, next_trace_id,
+    Draft, Fields, FlushPolicy, Outcome, Sampling, Seed, Span, SpanHooks, SpanId, SpanType,
+    Starting, Timestamp, TraceContext, TraceId, TraceParent, next_trace_id,
 };
 use serde_json::{Map, Value};
 use temporalio_workflow::{
@@ -19,6 +19,7 @@ use temporalio_workflow::{
 
 use crate::{
     arrival::Arrivals,
+    branch::Branch,
     courier::Freight,
     flush::{Acknowledgement, FlushGroup, FlushReply, FlushRequest, PackedFlush},
     hand_over::HandOver,
@@ -47,8 +48,9 @@ pub fn place_stream(place: u64) -> String {
     name
 }
 
-/// What a root is given for the number of its place where it is to be the same after every reset.
-pub const ROOT_DRAW: u64 = 0;
+/// What is given for the number of a place where nothing was reset, and for that of a root that is to be
+/// the same after every reset. See [`Seed::span_id`].
+pub const FIRST_BRANCH: u64 = 0;
 
 /// So small that several groups fit into a command of a flush by a normal activity.
 const PACKED_GROUP_BYTES: usize = 256 * 1024;
@@ -98,6 +100,7 @@ pub(crate) struct Run {
     rule: RefCell<FlushRule>,
     /// Under a rule that counts what arrives.
     arrivals: Arrivals,
+    branch: RefCell<Branch>,
     recorder: RefCell<Option<Recorder>>,
     root: RefCell<Option<SpanRef>>,
     /// The workflow's clock and random streams. Taken away when the run leaves memory, since it
@@ -135,6 +138,7 @@ pub(crate) struct StartFacts {
     /// Another one where the run is what a reset made of it.
     pub(crate) original_run_id: String,
     pub(crate) schedule_id: Option<String>,
+    pub(crate) randomness_seed: u64,
     /// Where the run's starter stood in an observability trace.
     pub(crate) observed: Option<TraceParent>,
     pub(crate) policy: FlushPolicy,
@@ -151,6 +155,7 @@ impl Run {
             hides_arguments: Cell::new(false),
             rule: RefCell::new(FlushRule::new(start.policy)),
             arrivals: Arrivals::default(),
+            branch: RefCell::new(Branch::new(start.randomness_seed)),
             start,
             options,
             recorder: RefCell::new(None),
@@ -193,7 +198,7 @@ impl Run {
         let name = self.start.workflow_type.clone();
         let (parent, kind) = (parent.map(Parent::Elsewhere), SpanType::AgentWorkflow);
         let root = if keeps_root {
-            self.open(parent.as_ref(), None, name.into(), kind, |_| ROOT_DRAW)
+            self.open(parent.as_ref(), None, unplaced(name.into(), kind), |_| FIRST_BRANCH)
         } else {
             self.start(parent.as_ref(), name.into(), kind)
         };
@@ -311,8 +316,8 @@ impl Run {
     }
 
     /// Metadata of every span of the trace.
-    fn shared(&self) -> Map<String, Value> {
-        self.start.context.as_ref().map_or_else(Map::new, |context| context.shared.clone())
+    fn shared(&self) -> Fields {
+        self.start.context.as_ref().map_or_else(Fields::new, |context| context.shared.clone())
     }
 
     /// Where `span` stands in the observability trace that the run was started in, if any.
@@ -341,15 +346,12 @@ impl Run {
         name: Cow<'static, str>,
         span_type: SpanType,
     ) -> Option<SpanRef> {
-        self.open(parent, None, name, span_type, |place| self.draw(place))
+        self.open(parent, None, unplaced(name, span_type), |place| self.draw(place))
     }
 
     /// Opens a span that the user's code has described, `None` if the run has left memory.
-    pub(crate) fn start_draft<R>(&self, parent: &Parent, mut draft: Draft<R>) -> Option<SpanRef> {
-        let (name, id) = (std::mem::take(&mut draft.name), draft.id.take());
-        let span =
-            self.open(Some(parent), id, name, SpanType::default(), |place| self.draw(place))?;
-        self.update(&span, |span| draft.describe(span));
+    pub(crate) fn start_draft<R>(&self, parent: &Parent, draft: Draft<R>) -> Option<SpanRef> {
+        let span = self.open(Some(parent), draft.id, draft.span, |place| self.draw(place))?;
         self.described(&span);
         Some(span)
     }
@@ -361,29 +363,30 @@ impl Run {
         }
     }
 
-    /// The first draw of a stream follows from its name and the run's seed alone, whatever else was
-    /// drawn. A reset gives the run another seed for what comes after it.
+    /// What is drawn for a place in the trace: [`FIRST_BRANCH`] as long as nothing was reset. The first
+    /// draw of a stream follows from its name and the seed of the time alone, whatever else was drawn,
+    /// and a reset gives the run another seed for what comes after it.
     fn draw(&self, place: u64) -> u64 {
         let ctx = self.ctx.borrow();
-        ctx.as_ref().map_or(0, |ctx| ctx.random_stream(place_stream(place)).random())
+        match &*ctx {
+            Some(ctx) if !self.branch.borrow_mut().is_first(ctx) => {
+                ctx.random_stream(place_stream(place)).random()
+            }
+            _ => FIRST_BRANCH,
+        }
     }
 
     fn open(
         &self,
         parent: Option<&Parent>,
         id: Option<SpanId>,
-        name: Cow<'static, str>,
-        span_type: SpanType,
+        span: Span,
         draw: impl Fn(u64) -> u64,
     ) -> Option<SpanRef> {
         let at = self.now();
         // Both are there until the run leaves memory.
         let mut recorder = self.recorder.borrow_mut();
-        let recorder = recorder.as_mut()?;
-        Some(match id {
-            Some(id) => recorder.start_as(id, parent, name, span_type, at),
-            None => recorder.start(parent, name, span_type, at, draw),
-        })
+        Some(recorder.as_mut()?.start(parent, id, span, at, draw))
     }
 
     pub(crate) fn update(&self, span: &SpanRef, change: impl FnOnce(&mut Span)) {
@@ -411,7 +414,7 @@ impl Run {
             .collect();
         self.update(root, |span| {
             let mut note = |name: &str, value: Value| {
-                span.metadata.insert(format!("durable_spans.{name}"), value);
+                span.metadata.insert(format!("durable_spans.{name}").into(), value);
             };
             note("recorded", counts.recorded.into());
             note("delivered", counts.delivered.into());
@@ -664,6 +667,14 @@ impl Run {
             self.ctx.borrow().as_ref().and_then(WorkflowInterceptorContext::workflow_time);
         time.map_or(self.start.start_time, Timestamp::from)
     }
+}
+
+/// A span that has no place in a trace yet.
+fn unplaced(name: Cow<'static, str>, span_type: SpanType) -> Span {
+    let blank = Timestamp::from_unix_ns(0);
+    let mut span = Span::new(TraceId::from_bits(0), SpanId::from_bits(0), name, blank);
+    span.span_type = span_type;
+    span
 }
 
 #[cfg(test)]

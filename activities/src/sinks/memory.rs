@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use durable_spans_model::Timestamp;
 
-    fn span(trace: u128, id: u128, name: &str) -> Span {
+    fn span(trace: u128, id: u128, name: &'static str) -> Span {
         let start = Timestamp::from_unix_ns(0);
         Span::new(TraceId::from_bits(trace), SpanId::from_bits(id), name, start)
     }

@@ -3,7 +3,7 @@ use std::{
     env, fmt,
 };
 
-use durable_spans_model::{Span, SpanId, SpanStatus, TraceId};
+use durable_spans_model::{Fields, Span, SpanId, SpanStatus, TraceId};
 use futures::{FutureExt, future::BoxFuture};
 use reqwest::{Method, Url};
 use serde::Deserialize;
@@ -342,7 +342,7 @@ fn parents_first(batch: &SpanBatch) -> Vec<&Span> {
 fn create(span: &Span, trace: &Trace) -> Value {
     let mut body = Map::new();
     let mut put = |name: &str, value: Value| body.insert(name.to_owned(), value);
-    put("name", span.name.as_str().into());
+    put("name", (*span.name).into());
     put("trace_id", trace.id_of(&span.trace_id).into());
     let mut meta = meta(span);
     if let Some(parent) = &span.parent_id {
@@ -392,16 +392,16 @@ fn outcome(span: &Span) -> Map<String, Value> {
     body
 }
 
-fn meta(span: &Span) -> Map<String, Value> {
+fn meta(span: &Span) -> Fields {
     let mut meta = span.metadata.clone();
-    meta.insert(OUR_ID.to_owned(), span.id.to_string().into());
+    meta.insert(OUR_ID.into(), span.id.to_string().into());
     if span.status == SpanStatus::Canceled {
-        meta.insert("status".to_owned(), "CANCELED".into());
+        meta.insert("status".into(), "CANCELED".into());
     }
     meta
 }
 
-fn text(values: &Map<String, Value>) -> Value {
+fn text(values: &Fields) -> Value {
     serde_json::to_string(values).unwrap_or_default().into()
 }
 

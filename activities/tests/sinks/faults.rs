@@ -131,7 +131,7 @@ fn group() -> FlushGroup {
 }
 
 fn each_once() -> BTreeMap<String, usize> {
-    spans().into_iter().map(|span| (span.name, 1)).collect()
+    spans().into_iter().map(|span| (span.name.into_owned(), 1)).collect()
 }
 
 #[tokio::test]

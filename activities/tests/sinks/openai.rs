@@ -48,7 +48,7 @@ fn recorded(item: &Value) -> Span {
                 *part = serde_json::from_str(&json).unwrap();
             }
             Some(value) => {
-                part.insert(name.to_owned(), value);
+                part.insert(name.to_owned().into(), value);
             }
         }
     }

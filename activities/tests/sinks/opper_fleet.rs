@@ -60,7 +60,7 @@ async fn a_run_that_moves_to_a_worker_which_knows_its_trace_leaves_no_double() {
     send(&first, rest).await;
 
     let stored = Collector::open(&file).unwrap().store().spans(&TraceId::from_bits(1)).unwrap();
-    let mut names: Vec<_> = stored.iter().map(|span| span.name.as_str()).collect();
+    let mut names: Vec<_> = stored.iter().map(|span| &*span.name).collect();
     names.sort_unstable();
     assert_eq!(names, ["s001", "s002", "s003", "s004", "s005", "s020", "s021"]);
     assert!(stored.iter().all(|span| span.end_timestamp.is_some()), "{stored:#?}");

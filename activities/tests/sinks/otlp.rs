@@ -142,7 +142,7 @@ async fn the_run_before_and_the_span_of_another_tracing_system_are_links() {
     let server = Server::start(ok).await;
     let sink = OtlpSink::new(json_options(&server)).unwrap();
     let mut run = root();
-    let mut note = |name: &str, value: &str| run.metadata.insert(name.into(), value.into());
+    let mut note = |name: &'static str, value: &str| run.metadata.insert(name.into(), value.into());
     note("temporal.previous_trace_id", "e09a4c2f-5346-217f-4ee6-0747f125923c");
     note("temporal.previous_span_id", "8f0b39cc-1972-4605-a116-8050044808ad");
     run.obs_trace_id = Some("4bf92f3577b34da6a3ce929d0e0e4736".into());

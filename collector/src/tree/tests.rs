@@ -6,7 +6,7 @@ const MS: i64 = 1_000_000;
 /// A span that began at `start_ms` and took `took_ms`.
 fn span(id: &str, parent: Option<&str>, start_ms: i64, took_ms: Option<i64>) -> Span {
     let start = Timestamp::from_unix_ns(start_ms * MS);
-    let mut span = Span::new(TraceId::from_bits(1), id.parse().unwrap(), id, start);
+    let mut span = Span::new(TraceId::from_bits(1), id.parse().unwrap(), id.to_owned(), start);
     span.parent_id = parent.map(|id| id.parse().unwrap());
     span.end_timestamp = took_ms.map(|took| Timestamp::from_unix_ns((start_ms + took) * MS));
     span
@@ -63,7 +63,7 @@ late [STANDALONE] 12ms SUCCESS (parent pending)
 
 #[test]
 fn calls_continued_runs_and_queue_times_are_told() {
-    let marked = |name: &str, value: serde_json::Value| {
+    let marked = |name: &'static str, value: serde_json::Value| {
         let mut span = span("s", None, 0, Some(5));
         span.metadata.insert(name.into(), value);
         render(&[span])

@@ -91,7 +91,9 @@ impl Fields {
         // Noted before it was known where the type has it.
         let is_first = self.metadata.contains_key(OPENAI) && !is_openai(span);
         let noted = if is_first { span.metadata.remove("usage") } else { None };
-        merge(&mut span.metadata, self.metadata);
+        for (name, value) in self.metadata {
+            put_merged(span.metadata.get_or_null(&name), value);
+        }
         if let Some(Value::Object(noted)) = noted {
             merge(usage_place(span), noted);
         }
@@ -107,29 +109,39 @@ fn is_openai(span: &Span) -> bool {
 
 /// The object with the usage of a span, wherever the type of the span has it.
 pub(super) fn usage_place(span: &mut Span) -> &mut Map<String, Value> {
-    let mut place =
-        if is_openai(span) { object(&mut span.metadata, OPENAI) } else { &mut span.metadata };
-    if place.get("data").is_some_and(|data| data.get(SDK_TYPE).is_some()) {
-        place = object(place, "data");
-    }
-    object(place, "usage")
+    let is_custom = |data: Option<&Value>| data.is_some_and(|data| data.get(SDK_TYPE).is_some());
+    let outer = if is_openai(span) {
+        let openai = as_object(span.metadata.get_or_null(OPENAI));
+        if is_custom(openai.get("data")) { object(openai, "data") } else { openai }
+    } else if is_custom(span.metadata.get("data")) {
+        as_object(span.metadata.get_or_null("data"))
+    } else {
+        return as_object(span.metadata.get_or_null("usage"));
+    };
+    object(outer, "usage")
 }
 
 /// Objects by name, at any depth; anything else is replaced.
 pub(super) fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) {
     for (name, value) in from {
-        match (into.get_mut(&name), value) {
-            (Some(Value::Object(into)), Value::Object(from)) => merge(into, from),
-            (_, value) => {
-                into.insert(name, value);
-            }
-        }
+        put_merged(into.entry(name).or_insert(Value::Null), value);
+    }
+}
+
+fn put_merged(into: &mut Value, value: Value) {
+    match (into, value) {
+        (Value::Object(into), Value::Object(from)) => merge(into, from),
+        (into, value) => *into = value,
     }
 }
 
 /// The object of that name, which takes the place of whatever else has it.
-pub(crate) fn object<'a>(of: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
-    let value = of.entry(name).or_insert(Value::Null);
+pub(super) fn object<'a>(of: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
+    as_object(of.entry(name).or_insert(Value::Null))
+}
+
+/// The object that the value is, in the place of whatever else it was.
+pub(crate) fn as_object(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }

@@ -153,7 +153,7 @@ fn setting_again_merges_and_what_is_new_wins() {
 
 #[test]
 fn a_function_takes_arguments_as_models_write_them() {
-    let input = |arguments: Value| Value::Object(with(Function::new("f").input(arguments)).input);
+    let input = |arguments: Value| Value::from(with(Function::new("f").input(arguments)).input);
     assert_eq!(input(json!(r#"{"a": 1}"#)), json!({"a": 1}));
     assert_eq!(input(json!({"a": 1})), json!({"a": 1}));
     assert_eq!(input(json!("[1]")), json!({"input": [1]}));

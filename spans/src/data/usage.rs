@@ -1,7 +1,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::{merge, object, usage_place};
-use crate::Span;
+use crate::{Fields, Span};
 
 /// What money is counted in where nobody says.
 const USD: &str = "USD";
@@ -133,19 +133,20 @@ impl Usage {
     /// processor has that of OpenAI's types; then the metadata itself. Known are the names of
     /// OpenAI's two APIs, of Anthropic, of OpenTelemetry's conventions, old and new, and of
     /// OpenInference. All counts of tokens come from one place, the first that has any; so does the cost.
-    pub fn reported(output: &Map<String, Value>, metadata: &Map<String, Value>) -> Self {
+    pub fn reported<V: Values>(output: &V, metadata: &V) -> Self {
         let mut usage = Self::default();
         let openai = metadata.get("openai_metadata").and_then(Value::as_object);
         let deep = ["data", "openai_response"].into_iter().filter_map(|name| openai?.get(name));
-        let nested = metadata.values().chain(deep).filter_map(|value| value.get("usage"));
+        let nested = metadata.all().chain(deep).filter_map(|value| value.get("usage"));
         let own = [output, metadata].into_iter().filter_map(|object| object.get("usage"));
-        for object in own.chain(nested).filter_map(Value::as_object).chain([metadata]) {
+        for object in own.chain(nested).filter_map(Value::as_object) {
             usage.fill(object);
         }
+        usage.fill(metadata);
         usage
     }
 
-    fn fill(&mut self, object: &Map<String, Value>) {
+    fn fill(&mut self, object: &impl Values) {
         let count = |names: &[&str]| names.iter().find_map(|name| find(object, name)?.as_u64());
         if self.total_tokens().is_none() {
             self.input_tokens = count(INPUT);
@@ -230,9 +231,38 @@ const REASONING: &[&str] = &[
 ];
 const COST: &[&str] = &["cost", "cost_usd", "total_cost", "gen_ai.usage.cost", "llm.cost.total"];
 
+/// Values by name: those of a span, or of a JSON object.
+pub trait Values {
+    /// The value of that name.
+    fn get(&self, name: &str) -> Option<&Value>;
+
+    /// All values.
+    fn all(&self) -> impl Iterator<Item = &Value>;
+}
+
+impl Values for Fields {
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.get(name)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Value> {
+        self.iter().map(|(_, value)| value)
+    }
+}
+
+impl Values for Map<String, Value> {
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.get(name)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Value> {
+        self.values()
+    }
+}
+
 /// A value by its name, or by a path with slashes. What is not of OpenAI's own names stands under
 /// `details` in what its exporter sends.
-fn find<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+fn find<'a>(object: &'a impl Values, path: &str) -> Option<&'a Value> {
     let (first, rest) = path.split_once('/').unwrap_or((path, ""));
     let value = object.get(first).or_else(|| object.get("details")?.get(first))?;
     if rest.is_empty() { Some(value) } else { value.get(rest) }

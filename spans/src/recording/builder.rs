@@ -46,13 +46,13 @@ impl<P: Place> SpanBuilder<P> {
 
     /// Adds a named value to what goes in. A value that serde cannot turn into JSON is noted as
     /// such in its place.
-    pub fn input(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+    pub fn input(mut self, name: impl Into<Cow<'static, str>>, value: impl Serialize) -> Self {
         self.draft.span.input.insert(name.into(), to_json(value));
         self
     }
 
     /// Adds a named value to the metadata.
-    pub fn metadata(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+    pub fn metadata(mut self, name: impl Into<Cow<'static, str>>, value: impl Serialize) -> Self {
         self.draft.span.metadata.insert(name.into(), to_json(value));
         self
     }

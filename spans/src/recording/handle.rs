@@ -1,4 +1,4 @@
-use std::ops::Deref;
+use std::{borrow::Cow, ops::Deref};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -32,21 +32,21 @@ impl<R: Recording> SpanHandle<R> {
 
     /// Adds a named value to what went in. A value that serde cannot turn into JSON is noted as
     /// such in its place.
-    pub fn input(&self, name: impl Into<String>, value: impl Serialize) {
+    pub fn input(&self, name: impl Into<Cow<'static, str>>, value: impl Serialize) {
         self.update(|span| {
             span.input.insert(name.into(), to_json(value));
         });
     }
 
     /// Adds a named value to what came out.
-    pub fn output(&self, name: impl Into<String>, value: impl Serialize) {
+    pub fn output(&self, name: impl Into<Cow<'static, str>>, value: impl Serialize) {
         self.update(|span| {
             span.output.insert(name.into(), to_json(value));
         });
     }
 
     /// Adds a named value to the metadata.
-    pub fn metadata(&self, name: impl Into<String>, value: impl Serialize) {
+    pub fn metadata(&self, name: impl Into<Cow<'static, str>>, value: impl Serialize) {
         self.update(|span| {
             span.metadata.insert(name.into(), to_json(value));
         });

@@ -19,7 +19,7 @@ async fn recorded(work: impl Future) -> Vec<Span> {
 }
 
 fn inputs(span: &Span) -> Value {
-    Value::Object(span.input.clone())
+    span.input.clone().into()
 }
 
 /// Its documentation and its other attributes stay.

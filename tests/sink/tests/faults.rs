@@ -33,7 +33,7 @@ impl Scene {
 
     async fn names(&self) -> Vec<String> {
         let stored = self.faulty.stored(&trace()).await.unwrap();
-        stored.into_iter().map(|span| span.name).collect()
+        stored.into_iter().map(|span| span.name.into_owned()).collect()
     }
 }
 
@@ -42,11 +42,11 @@ fn trace() -> TraceId {
 }
 
 /// Spans of these names, in this order. Large enough for compression.
-fn spans(names: &[&str]) -> Vec<Span> {
-    let span = |(index, name): (usize, &&str)| {
+fn spans(names: &[&'static str]) -> Vec<Span> {
+    let span = |(index, name): (usize, &&'static str)| {
         let start = Timestamp::from_unix_ns(index as i64);
         let mut span = Span::new(trace(), SpanId::from_bits(index as u128), *name, start);
-        span.metadata.insert("text".to_owned(), "x".repeat(2_000).into());
+        span.metadata.insert("text".into(), "x".repeat(2_000).into());
         span
     };
     names.iter().enumerate().map(span).collect()
@@ -100,7 +100,7 @@ async fn what_hangs_is_seen_and_ends_with_the_sender() {
     assert_eq!(scene.names().await, ["a"]);
     let mut attempt = spans(&["attempt"]);
     attempt[0].id = SpanId::from_bits(99);
-    attempt[0].metadata.insert("temporal.kind".to_owned(), "activity_attempt".into());
+    attempt[0].metadata.insert("temporal.kind".into(), "activity_attempt".into());
     scene.send(Fault::HangsHalfway, &attempt).await.unwrap();
     assert_eq!(scene.names().await, ["a", "attempt"]);
 }
@@ -157,7 +157,7 @@ async fn every_form_in_which_spans_come_meets_the_faults() {
             let stored = scene.faulty.stored(&trace.parse().unwrap()).await.unwrap();
             // OpenAI's ingest makes a span of the trace itself.
             let spans = stored.into_iter().filter(|span| span.id.to_string() != trace);
-            let mut names: Vec<_> = spans.map(|span| span.name).collect();
+            let mut names: Vec<_> = spans.map(|span| span.name.into_owned()).collect();
             names.sort_unstable();
             names
         };

@@ -1,6 +1,6 @@
 //! The `span_data` of a span, with the fields that OpenAI's ingest knows for its type.
 
-use durable_spans_model::{Span, SpanType, data::Usage};
+use durable_spans_model::{Fields, Span, SpanType, data::Usage};
 use serde_json::{Map, Value, json};
 
 /// Most bytes of JSON of an input or an output.
@@ -73,10 +73,14 @@ const TYPES: &[(&str, &[(&str, Place)])] = &[
 ];
 
 pub(super) fn of(span: &Span) -> Value {
-    let told = match span.metadata.get("openai_metadata") {
-        Some(Value::Object(told)) => told,
-        _ => &span.metadata,
-    };
+    match span.metadata.get("openai_metadata") {
+        Some(Value::Object(told)) => told_by(span, told),
+        _ => told_by(span, &span.metadata.clone().into_map()),
+    }
+}
+
+/// `told` is what the span says by OpenAI's own names.
+fn told_by(span: &Span, told: &Map<String, Value>) -> Value {
     let kind = match told.get("type") {
         Some(Value::String(kind)) => kind,
         _ => kind_of(span.span_type),
@@ -114,8 +118,7 @@ fn custom(span: &Span, told: &Map<String, Value>) -> Value {
             let parts =
                 [("input", &span.input), ("output", &span.output), ("metadata", &span.metadata)];
             let filled = parts.into_iter().filter(|(_, values)| !values.is_empty());
-            let data =
-                filled.map(|(name, values)| (name.to_owned(), cut(Value::Object(values.clone()))));
+            let data = filled.map(|(name, values)| (name.to_owned(), cut(values.clone().into())));
             Value::Object(data.collect())
         }
     };
@@ -124,10 +127,10 @@ fn custom(span: &Span, told: &Map<String, Value>) -> Value {
 
 impl Place {
     fn value(self, span: &Span, told: &Map<String, Value>, name: &str) -> Value {
-        let part = |values: &Map<String, Value>| match values.get(name) {
+        let part = |values: &Fields| match values.get(name) {
             Some(value) => value.clone(),
             None if values.is_empty() => Value::Null,
-            None => Value::Object(values.clone()),
+            None => values.clone().into(),
         };
         let text = |value: Value| match value {
             Value::Null | Value::String(_) => value,
@@ -139,7 +142,7 @@ impl Place {
         };
         match self {
             Nothing => Value::Null,
-            Name => span.name.as_str().into(),
+            Name => (*span.name).into(),
             Input => part(&span.input),
             Output => part(&span.output),
             InputText => text(part(&span.input)),

@@ -1,11 +1,11 @@
 //! Our span as one of OpenTelemetry.
 
-use durable_spans_model::{Span, SpanStatus, SpanType, Timestamp};
+use durable_spans_model::{Fields, Span, SpanStatus, SpanType, Timestamp};
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, ArrayValue, KeyValue, any_value},
     trace::v1::{Span as OtlpSpan, Status, span, status},
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::genai;
 use crate::sinks::ids;
@@ -35,7 +35,7 @@ pub(super) fn otlp_span(span: &Span, dialect: Dialect) -> OtlpSpan {
         parent_span_id: parent
             .map(|id| ids::span_low_bits(id).to_be_bytes().to_vec())
             .unwrap_or_default(),
-        name: span.name.clone(),
+        name: span.name.to_string(),
         kind: kind.into(),
         start_time_unix_nano: start,
         end_time_unix_nano: end,
@@ -125,7 +125,7 @@ fn attributes(span: &Span, dialect: Dialect) -> Vec<KeyValue> {
         }
     }
     if let Some(group_id) = &span.group_id {
-        attributes.push(attribute("session.id", group_id.as_str()));
+        attributes.push(attribute("session.id", &**group_id));
     }
     if span.status == SpanStatus::Canceled {
         attributes.push(attribute("durable_spans.status", "CANCELED"));
@@ -135,8 +135,8 @@ fn attributes(span: &Span, dialect: Dialect) -> Vec<KeyValue> {
     }
     attributes.extend(genai::attributes(span));
     let has_events = events(span).is_some();
-    for (name, value) in &span.metadata {
-        let told = match &**name {
+    for (name, value) in span.metadata.iter() {
+        let told = match name {
             // Told above, in OpenTelemetry's own words.
             "error" | "error_type" | "error_message" => true,
             "events" => has_events,
@@ -202,7 +202,7 @@ fn of_text(text: String) -> AnyValue {
     AnyValue { value: Some(any_value::Value::StringValue(text)) }
 }
 
-pub(super) fn json(values: &Map<String, Value>) -> String {
+pub(super) fn json(values: &Fields) -> String {
     serde_json::to_string(values).unwrap_or_default()
 }
 

@@ -3,7 +3,9 @@
 //! The data is found where SGP's own tracing puts it: in the metadata `openai_metadata`, or in the
 //! metadata itself, under the names `model`, `model_config` and so on.
 
-use durable_spans_model::{Span, SpanType, data::Usage};
+use std::borrow::Cow;
+
+use durable_spans_model::{Fields, Span, SpanType, data::Usage};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use serde_json::{Map, Value};
 
@@ -57,7 +59,7 @@ pub(super) fn attributes(span: &Span) -> Vec<KeyValue> {
     let mut attributes = usage(span);
     let operation = match (kind(span), text("type")) {
         (Kind::Model, kind) => {
-            attributes.extend(model(span, data));
+            attributes.extend(model(span, &data));
             // The conventions know no speech of its own; this is their word for other media.
             let is_media = matches!(kind, Some("transcription" | "speech"));
             if is_media { "generate_content" } else { "chat" }
@@ -95,15 +97,15 @@ pub(super) fn attributes(span: &Span) -> Vec<KeyValue> {
     };
     attributes.push(attribute("gen_ai.operation.name", operation));
     if let Some(group_id) = &span.group_id {
-        attributes.push(attribute("gen_ai.conversation.id", group_id.as_str()));
+        attributes.push(attribute("gen_ai.conversation.id", &**group_id));
     }
     attributes
 }
 
-fn data(span: &Span) -> &Map<String, Value> {
+fn data(span: &Span) -> Cow<'_, Map<String, Value>> {
     match span.metadata.get("openai_metadata") {
-        Some(Value::Object(data)) => data,
-        _ => &span.metadata,
+        Some(Value::Object(data)) => Cow::Borrowed(data),
+        _ => Cow::Owned(span.metadata.clone().into_map()),
     }
 }
 
@@ -136,8 +138,8 @@ fn model(span: &Span, data: &Map<String, Value>) -> Vec<KeyValue> {
         attributes.push(of_value("gen_ai.response.finish_reasons", any_value(&reasons)));
     }
     attributes.extend(parameters(part("model_config"), body));
-    let found = |values: &Map<String, Value>, places: [&str; 2], role, reason| {
-        places.iter().find_map(|place| messages::told(values.get(*place)?, role, reason))
+    let found = |values: &Fields, places: [&str; 2], role, reason| {
+        places.iter().find_map(|place| messages::told(values.get(place)?, role, reason))
     };
     let input = found(&span.input, ["input", "messages"], "user", None);
     let output = found(&span.output, ["output", "messages"], "assistant", finish_reason);
@@ -190,7 +192,7 @@ fn parameters(config: &Map<String, Value>, body: &Map<String, Value>) -> Vec<Key
 fn usage(span: &Span) -> Vec<KeyValue> {
     let usage = match kind(span) {
         Kind::Model => Usage::of(span),
-        _ => Usage::reported(&Map::new(), &span.metadata),
+        _ => Usage::reported(&Fields::new(), &span.metadata),
     };
     let counts = [
         ("gen_ai.usage.input_tokens", usage.input_tokens()),
