@@ -501,7 +501,9 @@ impl DurableSpans {
             .sampling(self.sampling.clone())
             .disabled(self.disabled)
             .span_hooks(self.hooks.clone())
-            .values(self.values.clone());
+            .values(self.values.clone())
+            // A replay need not write into commands what nobody reads; a worker has a place of its own.
+            .hand_over(HandOver::new());
         match &self.egress {
             Some(task_queue) => tracing.egress(task_queue),
             None => tracing,

@@ -182,9 +182,12 @@ fn field(name: &str, value: &mut Value) -> bool {
     self::value(value)
 }
 
-/// Takes the credentials out of a span's name, input, output and metadata.
+/// Takes the credentials out of a span's name, input, output and metadata. A name that stands in the
+/// program as it is holds none.
 pub fn span(span: &mut Span) {
-    if let Some(redacted) = text(&span.name) {
+    if let Cow::Owned(name) = &span.name
+        && let Some(redacted) = text(name)
+    {
         span.name = redacted.into();
     }
     for values in [&mut span.input, &mut span.output, &mut span.metadata] {
