@@ -29,6 +29,7 @@ mod contract;
 mod courier;
 mod current;
 mod deliverer;
+mod encoding;
 mod fan_out;
 mod flush;
 mod http;

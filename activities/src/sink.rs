@@ -6,6 +6,7 @@ use futures::{FutureExt, future, future::BoxFuture};
 use crate::{
     Contract, SinkError,
     adapters::{Filter, Map},
+    encoding::Encoded,
 };
 
 /// Most spans that go to a sink in one call, if its contract does not say. SGP takes up to 1000.
@@ -163,14 +164,6 @@ pub struct EncodedSpan {
     index: usize,
 }
 
-/// Spans that came together, and their JSON in one piece.
-struct Encoded {
-    spans: Arc<Vec<Span>>,
-    json: String,
-    /// Where the JSON of each span ends.
-    ends: Vec<usize>,
-}
-
 impl EncodedSpan {
     /// Encodes `span`.
     pub fn new(span: Span) -> Self {
@@ -191,8 +184,7 @@ impl EncodedSpan {
 
     /// The span as JSON on one line.
     pub fn json(&self) -> &str {
-        let start = if self.index == 0 { 0 } else { self.all.ends[self.index - 1] };
-        &self.all.json[start..self.all.ends[self.index]]
+        self.all.json(self.index)
     }
 
     /// Length of [`json`](Self::json) in bytes.
@@ -203,22 +195,6 @@ impl EncodedSpan {
     /// The span without its encoding.
     pub fn into_span(self) -> Span {
         self.span().clone()
-    }
-}
-
-impl Encoded {
-    fn new(spans: Arc<Vec<Span>>) -> Self {
-        // A guess that rarely needs more room.
-        let mut json = Vec::with_capacity(spans.len() * 512);
-        let mut ends = Vec::with_capacity(spans.len());
-        for span in spans.iter() {
-            serde_json::to_writer(&mut json, span).expect(
-                "a span is text, numbers and maps with text keys, which JSON can always hold",
-            );
-            ends.push(json.len());
-        }
-        let json = String::from_utf8(json).expect("JSON is UTF-8");
-        Self { spans, json, ends }
     }
 }
 

@@ -1,6 +1,7 @@
 use std::{borrow::Cow, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::{Fields, FlushPolicy, InvalidSpan, SpanId, TraceId, to_json};
 
@@ -63,10 +64,14 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-/// The short form: an activity's header costs about 125 bytes of history with it.
+/// The short form: an activity's header costs 91 bytes of history with it, names of Temporal's included.
 #[derive(Serialize, Deserialize)]
 struct Header {
-    t: TraceId,
+    /// Both ids, or the trace id alone, where they are ours: foreign ones stay as they came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    i: Option<Ids>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    t: Option<TraceId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     s: Option<SpanId>,
     #[serde(default = "yes", skip_serializing_if = "is_true")]
@@ -79,6 +84,75 @@ struct Header {
     l: Option<(TraceId, SpanId)>,
     #[serde(default, skip_serializing_if = "Fields::is_empty")]
     m: Fields,
+}
+
+impl Header {
+    fn new(context: &TraceContext) -> Self {
+        let TraceContext { trace_id, span_id, sampled, group_id, policy, previous, shared } =
+            context.clone();
+        let i = Ids::new(&trace_id, span_id.as_ref());
+        let (t, s) = if i.is_some() { (None, None) } else { (Some(trace_id), span_id) };
+        Self { i, t, s, r: sampled, g: group_id, p: policy, l: previous, m: shared }
+    }
+
+    /// `None` without a trace id, and where there are two.
+    fn context(self) -> Option<TraceContext> {
+        let Self { i, t, s, r, g, p, l, m } = self;
+        let (trace_id, span_id) = match (i, t, s) {
+            (Some(Ids(trace_id, span_id)), None, None) => (trace_id, span_id),
+            (None, Some(trace_id), span_id) => (trace_id, span_id),
+            _ => return None,
+        };
+        Some(TraceContext {
+            trace_id,
+            span_id,
+            sampled: r,
+            group_id: g,
+            policy: p,
+            previous: l,
+            shared: m,
+        })
+    }
+}
+
+/// Ids of ours. Their text is the base64url, without padding, of the 16 bytes of the trace id and,
+/// if there is a span, the 16 bytes of its id, each as a UUID has them: 43 or 22 characters, where the
+/// two UUIDs would have 72.
+struct Ids(TraceId, Option<SpanId>);
+
+impl Ids {
+    /// `None` if one of them is foreign.
+    fn new(trace_id: &TraceId, span_id: Option<&SpanId>) -> Option<Self> {
+        let all_ours = trace_id.bits().is_some() && span_id.is_none_or(|id| id.bits().is_some());
+        all_ours.then(|| Self(trace_id.clone(), span_id.cloned()))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let bits = |bytes: &[u8]| bytes.try_into().map(u128::from_be_bytes).ok();
+        let (trace_id, span_id) = bytes.split_at_checked(16)?;
+        let span_id = match span_id {
+            [] => None,
+            span_id => Some(SpanId::from_bits(bits(span_id)?)),
+        };
+        Some(Self(TraceId::from_bits(bits(trace_id)?), span_id))
+    }
+}
+
+impl Serialize for Ids {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bits = [self.0.bits(), self.1.as_ref().and_then(SpanId::bits)];
+        let bytes: Vec<u8> = bits.into_iter().flatten().flat_map(u128::to_be_bytes).collect();
+        serializer.serialize_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Ids {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom("must be the base64url of one or two ids"))
+    }
 }
 
 impl TraceContext {
@@ -162,38 +236,23 @@ impl TraceContext {
         self
     }
 
-    /// The short JSON form for the Temporal header [`HEADER`].
+    /// The short JSON form for the Temporal header [`HEADER`]. Its `i` has the ids, the trace's and then the
+    /// span's to hang under, as base64url of 16 bytes each; foreign ids are `t` and `s` as they came.
     pub fn to_header(&self) -> Vec<u8> {
-        let Self { trace_id, span_id, sampled, group_id, policy, previous, shared } = self.clone();
-        let header = Header {
-            t: trace_id,
-            s: span_id,
-            r: sampled,
-            g: group_id,
-            p: policy,
-            l: previous,
-            m: shared,
-        };
-        serde_json::to_vec(&header).expect("strings and numbers always make JSON")
+        serde_json::to_vec(&Header::new(self)).expect("strings and numbers always make JSON")
     }
 
-    /// Reads the short form, or the long one, which a program in another language may have set.
+    /// Reads the short form, or the long one, which a program in another language may have set. In
+    /// the short form any id may also stand in `t` and `s`.
     ///
     /// # Errors
     ///
     /// When it is neither. The message says where in the text, never what the text is.
     pub fn from_header(data: &[u8]) -> Result<Self, InvalidSpan> {
-        let context = match serde_json::from_slice::<Header>(data) {
-            Ok(Header { t, s, r, g, p, l, m }) => Self {
-                trace_id: t,
-                span_id: s,
-                sampled: r,
-                group_id: g,
-                policy: p,
-                previous: l,
-                shared: m,
-            },
-            Err(_) => serde_json::from_slice(data).map_err(|error| {
+        let short = serde_json::from_slice::<Header>(data).ok().and_then(Header::context);
+        let context = match short {
+            Some(context) => context,
+            None => serde_json::from_slice(data).map_err(|error| {
                 InvalidSpan::new(
                     format!("header {HEADER}"),
                     format!("is not a trace context (column {})", error.column()),
@@ -209,6 +268,8 @@ impl TraceContext {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn context() -> TraceContext {
@@ -222,16 +283,58 @@ mod tests {
         let activity = context();
         assert_eq!(
             String::from_utf8(activity.to_header()).unwrap(),
-            r#"{"t":"c58c5e1e-bcff-46d8-81c5-4dc1a5fdafea","s":"d7b120b6-aaee-4219-a7ce-b3252a18c3fa"}"#
+            r#"{"i":"xYxeHrz_RtiBxU3Bpf2v6texILaq7kIZp86zJSoYw_o"}"#
         );
         let mut start = context().group_id("g").unwrap().policy(FlushPolicy::new());
-        start.sampled = false;
+        (start.span_id, start.sampled) = (None, false);
         assert_eq!(
             String::from_utf8(start.to_header()).unwrap(),
-            r#"{"t":"c58c5e1e-bcff-46d8-81c5-4dc1a5fdafea","s":"d7b120b6-aaee-4219-a7ce-b3252a18c3fa","r":false,"g":"g","p":[1,200,10000,0]}"#
+            r#"{"i":"xYxeHrz_RtiBxU3Bpf2v6g","r":false,"g":"g","p":[1,200,10000,0]}"#
         );
         assert_eq!(TraceContext::from_header(&activity.to_header()).unwrap(), activity);
         assert_eq!(TraceContext::from_header(&start.to_header()).unwrap(), start);
+    }
+
+    proptest! {
+        #[test]
+        fn ids_of_ours_survive_the_header(trace: u128, span: Option<u128>) {
+            let mut context = TraceContext::new(TraceId::from_bits(trace));
+            context.span_id = span.map(SpanId::from_bits);
+            prop_assert_eq!(TraceContext::from_header(&context.to_header()).unwrap(), context);
+        }
+    }
+
+    #[test]
+    fn foreign_ids_travel_as_they_came() {
+        let foreign = TraceContext::new("c58c5e1ebcff46d881c54dc1a5fdafea".parse().unwrap())
+            .under(context().span_id.unwrap());
+        let header = String::from_utf8(foreign.to_header()).unwrap();
+        assert_eq!(
+            header,
+            r#"{"t":"c58c5e1ebcff46d881c54dc1a5fdafea","s":"d7b120b6-aaee-4219-a7ce-b3252a18c3fa"}"#
+        );
+        assert_eq!(TraceContext::from_header(header.as_bytes()).unwrap(), foreign);
+        let under_foreign = context().under("abc".parse().unwrap());
+        assert_eq!(TraceContext::from_header(&under_foreign.to_header()).unwrap(), under_foreign);
+    }
+
+    /// The form from before `i`, which histories hold.
+    #[test]
+    fn ids_of_ours_are_read_as_uuids_too() {
+        let json = br#"{"t":"c58c5e1e-bcff-46d8-81c5-4dc1a5fdafea","s":"d7b120b6-aaee-4219-a7ce-b3252a18c3fa","p":[1,200,10000,0]}"#;
+        assert_eq!(TraceContext::from_header(json).unwrap(), context().policy(FlushPolicy::new()));
+    }
+
+    #[test]
+    fn ids_of_another_length_or_twice_are_no_trace_context() {
+        let refused = |json: &str| TraceContext::from_header(json.as_bytes()).is_err();
+        let id = "xYxeHrz_RtiBxU3Bpf2v6g";
+        assert!(!refused(&format!(r#"{{"i":"{id}"}}"#)));
+        assert!(refused(&format!(r#"{{"i":"{id}==","r":true}}"#)));
+        assert!(refused(&format!(r#"{{"i":"{}"}}"#, &id[..20])));
+        assert!(refused(&format!(r#"{{"i":"{id}{id}"}}"#)));
+        assert!(refused(&format!(r#"{{"i":"{id}","t":"abc"}}"#)));
+        assert!(refused(r#"{"r":true}"#));
     }
 
     #[test]

@@ -78,7 +78,7 @@ async fn a_run_of_a_thousand_spans_gets_at_most_4_bytes_per_span() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_activities_get_two_events_900_bytes_and_140_bytes_of_header_each() {
+async fn ten_activities_get_two_events_900_bytes_and_91_bytes_of_header_each() {
     let [traced, untraced] =
         both("cost-ten", async |fleet| run_to_the_end(fleet, Ten::run, ()).await).await;
     let headers: Vec<usize> = traced.iter().map(header_bytes).filter(|bytes| *bytes > 0).collect();
@@ -89,7 +89,7 @@ async fn ten_activities_get_two_events_900_bytes_and_140_bytes_of_header_each() 
         traced.len() - untraced.len()
     );
     assert_eq!(headers.len(), 10);
-    assert!(headers.iter().all(|bytes| *bytes <= 140), "{headers:?}");
+    assert!(headers.iter().all(|bytes| *bytes <= 91), "{headers:?}");
     assert!(traced.len() - untraced.len() <= 2);
     assert!(beyond <= 900, "{beyond} bytes");
 }
