@@ -5,6 +5,7 @@
 //! not have yet.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -12,19 +13,26 @@ use std::{
 use durable_spans::{
     Capture, DurableSpans, FlushPolicy, Limits, MemorySink, Sampling, Timestamp, Timetable,
 };
+use durable_spans_model::{HEADER, RULE_VERSION};
+use durable_spans_workflow::from_payload;
 use serde_json::Value;
 use temporalio_client::WorkflowHistory;
+use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes;
 use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
 
 use crate::{
     fuzz::{Random, RandomDropped, RandomMore, RandomReversed, RandomSilent},
     harness::{facts, replayed_spans},
     recording,
+    sampling::{Risky, RiskyBenign, RiskyFewer, RiskyMore, RiskySilent},
     workflows::{
         Doomed, Endings, Fewer, Mutable, Mutated, Order, Paused, Quiet, Race, Recorded, Renamed,
         Reordered, Retyped, Silent, TenTimesMore,
     },
 };
+
+/// How the names of histories end.
+const HISTORY: &str = ".history.json";
 
 type Register = fn(&mut WorkflowReplayerOptions);
 
@@ -64,6 +72,10 @@ fn versions(name: &str) -> (Register, Vec<Register>) {
             ],
         ),
         "random" => (code!(Random), vec![code!(RandomMore), code!(RandomSilent)]),
+        "risky" => (
+            code!(Risky),
+            vec![code!(RiskyMore), code!(RiskyFewer), code!(RiskySilent), code!(RiskyBenign)],
+        ),
         "race" => (code!(Race), vec![]),
         "doomed" => (code!(Doomed), vec![]),
         "endings" => (code!(Endings), vec![]),
@@ -104,6 +116,14 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
+/// Of all versions.
+fn history_files() -> Vec<PathBuf> {
+    let versions = fs::read_dir(folder()).unwrap().map(|version| version.unwrap().path());
+    let files = versions.flat_map(|version| fs::read_dir(version).unwrap());
+    let files = files.map(|file| file.unwrap().path());
+    files.filter(|file| file.to_str().unwrap().ends_with(HISTORY)).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn histories_of_earlier_versions_replay_to_the_same_spans_whatever_today_records() {
     if let Ok(version) = std::env::var("UPDATE_FIXTURES") {
@@ -117,18 +137,31 @@ async fn histories_of_earlier_versions_replay_to_the_same_spans_whatever_today_r
             fs::write(folder.join(format!("{name}.history.json")), history).unwrap();
         }
     }
-    let mut histories = 0;
-    for version in fs::read_dir(folder()).unwrap() {
-        for file in fs::read_dir(version.unwrap().path()).unwrap() {
-            let file = file.unwrap().path();
-            let name = file.file_name().unwrap().to_str().unwrap();
-            if let Some(name) = name.strip_suffix(".history.json") {
-                replays(&file, name).await;
-                histories += 1;
-            }
-        }
+    let files = history_files();
+    for file in &files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        replays(file, name.strip_suffix(HISTORY).unwrap()).await;
     }
+    let histories = files.len();
     assert!(histories >= 30, "{histories} histories");
+}
+
+#[tokio::test]
+async fn each_version_of_the_flush_rule_has_histories() {
+    let mut versions = BTreeSet::new();
+    for file in history_files() {
+        let history = WorkflowHistory::from_json(&fs::read(file).unwrap()).unwrap();
+        let events = history.into_events().await.unwrap();
+        let Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) =
+            &events[0].attributes
+        else {
+            panic!("a history begins with the start of its run");
+        };
+        let header = started.header.as_ref().and_then(|header| header.fields.get(HEADER));
+        let policy = header.and_then(|header| from_payload(header).unwrap().policy);
+        versions.extend(policy.map(|policy| policy.rule_version()));
+    }
+    assert_eq!(versions, (1..=RULE_VERSION).collect());
 }
 
 /// Whether the run was made without tracing.

@@ -2,7 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
-use durable_spans::{DurableSpans, FlushPolicy, MemorySink, SinkError, TraceContext, in_trace};
+use durable_spans::{
+    DurableSpans, FlushPolicy, MemorySink, Sampling, SinkError, TraceContext, in_trace,
+};
 use serde_json::Value;
 use temporalio_client::{
     ClientOptions, WorkflowCancelOptions, WorkflowExecuteUpdateOptions, WorkflowGetResultOptions,
@@ -14,6 +16,7 @@ use temporalio_sdk::Worker;
 use crate::{
     fuzz,
     harness::{Fleet, client, unique, while_running},
+    sampling::Risky,
     workflows::{
         Doomed, Endings, Mutable, Named, Order, Paused, Quiet, Race, Recorded, Ship, Work,
     },
@@ -79,6 +82,16 @@ pub(crate) async fn histories(folder: &Path) -> Vec<(String, Vec<u8>)> {
             made.keep(name, fuzz::one_run(seed).await);
         }
     }
+    // From here on, runs that sampling has not chosen are kept if they fail.
+    let small = FlushPolicy::new().operations(1);
+    for (name, policy) in [("on-error", small), ("on-error-by-activity", small.by_activity())] {
+        let kept = Site::new_keeping_errors(policy).await;
+        made.run(&format!("risky-failed-{name}"), kept, Risky::run, (true, true)).await;
+        let let_go = Site::new_keeping_errors(policy).await;
+        made.run(&format!("risky-succeeded-{name}"), let_go, Risky::run, (false, true)).await;
+    }
+    let outage = Site::new_keeping_errors(small).await.outage();
+    made.run("risky-failed-on-error-outage", outage, Risky::run, (true, true)).await;
     made.histories
 }
 
@@ -125,6 +138,13 @@ impl Site {
         Self::of(DurableSpans::new(sink.clone()).flush_policy(policy), sink).await
     }
 
+    /// Of runs that sampling has not chosen.
+    async fn new_keeping_errors(policy: FlushPolicy) -> Self {
+        let sink = MemorySink::new();
+        let spans = DurableSpans::new(sink.clone()).flush_policy(policy);
+        Self::of(spans.sampling(Sampling::ratio(0.0).keep_errors()), sink).await.unsampled()
+    }
+
     async fn through(egress: &str, policy: FlushPolicy) -> Self {
         Self::of(DurableSpans::through(egress).flush_policy(policy), MemorySink::new()).await
     }
@@ -166,6 +186,7 @@ impl Site {
         options.register_workflow::<Mutable>().unwrap().register_workflow::<Doomed>().unwrap();
         options.register_workflow::<Endings>().unwrap().register_workflow::<Paused>().unwrap();
         options.register_workflow::<Quiet>().unwrap().register_workflow::<Named>().unwrap();
+        options.register_workflow::<Risky>().unwrap();
         if self.traced { self.fleet.worker(options) } else { self.fleet.untraced_worker(options) }
     }
 
