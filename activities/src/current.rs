@@ -125,7 +125,7 @@ impl LocalRecording {
             let count = children.entry(name.clone()).or_default();
             *count += 1;
             // The parent's id is unique already.
-            Seed::new(0, "local").span_id(Some(id), name, *count - 1, |_| 0)
+            Seed::new(0, "local").span_id(Some(id), name, *count - 1, |_| None)
         };
         let child = draft.id.take().unwrap_or_else(|| derived(&draft.span.name));
         let mut span = draft.span;

@@ -152,7 +152,7 @@ fn attempt_span(context: &TraceContext, info: &ActivityInfo, started: Timestamp)
                 None,
                 &info.activity_type,
                 info.attempt.into(),
-                |_| 0,
+                |_| None,
             )
         }
     };

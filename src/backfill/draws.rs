@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use durable_spans_workflow::{FIRST_BRANCH, SEED_STREAM, place_stream};
+use durable_spans_workflow::{SEED_STREAM, place_stream};
 use temporalio_client::WorkflowHistory;
 use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowType,
@@ -18,7 +18,7 @@ use temporalio_workflow::{WorkflowContext, WorkflowResult, workflow, workflow_me
 use super::{error::RunError, history::RunHistory};
 
 /// Gives the number that the run drew for a place in the trace.
-pub(super) type Draw<'a> = dyn Fn(u64) -> u64 + 'a;
+pub(super) type Draw<'a> = dyn Fn(u64) -> Option<u64> + 'a;
 
 type Job = Box<dyn FnOnce(u128, &Draw<'_>) + Send>;
 
@@ -40,7 +40,7 @@ impl Stand {
         let job = job.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(job) = job {
             let seed = ctx.random_stream(SEED_STREAM).random();
-            job(seed, &|place| ctx.random_stream(place_stream(place)).random());
+            job(seed, &|place| Some(ctx.random_stream(place_stream(place)).random()));
         }
         Ok(())
     }
@@ -56,7 +56,7 @@ pub(super) async fn with_draws<T: Send + 'static>(
     let kept = result.clone();
     let is_first_branch = history.first_seed_run_id() == history.started.original_execution_run_id;
     let job: Job = Box::new(move |seed, draw| {
-        let first_branch = |_| FIRST_BRANCH;
+        let first_branch = |_| None;
         let draw: &Draw<'_> = if is_first_branch { &first_branch } else { draw };
         *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(job(seed, draw));
     });

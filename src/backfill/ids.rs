@@ -2,8 +2,6 @@ use std::collections::HashMap;
 
 use durable_spans_model::{Seed, SpanId, TraceId};
 
-use durable_spans_workflow::FIRST_BRANCH;
-
 use super::draws::Draw;
 
 /// `nth` of spans below a parent that is no open span of the run counts from here, as in the
@@ -15,7 +13,7 @@ pub(super) struct Ids<'a> {
     seed: Seed,
     draw: &'a Draw<'a>,
     /// A stream gives another number when it is asked again.
-    drawn: HashMap<u64, u64>,
+    drawn: HashMap<u64, Option<u64>>,
     counts: HashMap<(Option<SpanId>, String), u64>,
 }
 
@@ -27,7 +25,7 @@ impl<'a> Ids<'a> {
     /// The id of a run's root that is the same after every reset.
     pub(super) fn lasting_root(&mut self, parent: Option<&SpanId>, name: &str) -> SpanId {
         let nth = self.count(parent, name);
-        self.seed.span_id(parent, name, OUTSIDE + nth, |_| FIRST_BRANCH)
+        self.seed.span_id(parent, name, OUTSIDE + nth, |_| None)
     }
 
     pub(super) fn trace_id(&self) -> TraceId {

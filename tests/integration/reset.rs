@@ -2,7 +2,7 @@
 
 use durable_spans::{FlushPolicy, Span, new_trace};
 use durable_spans_model::{HEADER, Seed};
-use durable_spans_workflow::{FIRST_BRANCH, to_payload};
+use durable_spans_workflow::to_payload;
 use temporalio_client::{
     WorkflowGetResultOptions, WorkflowHandle, WorkflowSignalOptions, grpc::WorkflowService,
     tonic::IntoRequest,
@@ -80,9 +80,9 @@ async fn nothing_is_drawn_for_the_ids_of_a_run_until_it_is_reset() {
     let root = named(&spans, "Paused");
     let workflow_id = root.metadata["temporal.workflow_id"].as_str().unwrap();
     let seed = Seed::of_run(&original, workflow_id);
-    let whole = seed.span_id(Some(&root.id), "whole", 0, |_| FIRST_BRANCH);
+    let whole = seed.span_id(Some(&root.id), "whole", 0, |_| None);
     assert_eq!(named(&spans, "whole").id, whole);
-    let step = seed.span_id(Some(&whole), "step 1", 0, |_| FIRST_BRANCH);
+    let step = seed.span_id(Some(&whole), "step 1", 0, |_| None);
     let steps: Vec<bool> = spans
         .iter()
         .filter(|span| span.name == "step 1")

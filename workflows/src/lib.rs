@@ -100,7 +100,7 @@ pub use header::{
 pub use interceptor::WorkflowTracing;
 pub use limits::Limits;
 pub use logs::{LOG_TARGET, is_in_workflow, is_replaying, log_span};
-pub use run::{FIRST_BRANCH, SEED_STREAM, place_stream};
+pub use run::{SEED_STREAM, place_stream};
 pub use span::{InWorkflow, WorkflowRecording, WorkflowSpan, WorkflowSpans};
 pub use timetable::Timetable;
 pub use values::{ValueTypes, as_fields};

@@ -205,7 +205,7 @@ impl Recorder {
         chosen: Option<SpanId>,
         mut span: Span,
         at: Timestamp,
-        draw: impl FnOnce(u64) -> u64,
+        draw: impl FnOnce(u64) -> Option<u64>,
     ) -> SpanRef {
         let parent_id = parent.map(Parent::id);
         let id = chosen.unwrap_or_else(|| {
@@ -461,7 +461,7 @@ mod tests {
 
     fn start(recorder: &mut Recorder, parent: Option<&SpanRef>, name: &'static str) -> SpanRef {
         let parent = parent.cloned().map(Parent::Here);
-        recorder.start(parent.as_ref(), None, named(name), at(1), |_| 0)
+        recorder.start(parent.as_ref(), None, named(name), at(1), |_| None)
     }
 
     fn named(name: &'static str) -> Span {
@@ -539,7 +539,7 @@ mod tests {
     #[test]
     fn an_end_before_the_start_is_moved_to_the_start_and_a_second_end_is_ignored() {
         let mut recorder = recorder();
-        let span = recorder.start(None, None, named("late"), at(100), |_| 0);
+        let span = recorder.start(None, None, named("late"), at(100), |_| None);
         recorder.end(&span, Outcome::Success, at(50));
         recorder.end(&span, Outcome::Canceled, at(500));
         recorder.update(&span, |span| span.name = "".into());

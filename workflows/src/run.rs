@@ -48,10 +48,6 @@ pub fn place_stream(place: u64) -> String {
     name
 }
 
-/// What is given for the number of a place where nothing was reset, and for that of a root that is to be
-/// the same after every reset. See [`Seed::span_id`].
-pub const FIRST_BRANCH: u64 = 0;
-
 /// So small that several groups fit into a command of a flush by a normal activity.
 const PACKED_GROUP_BYTES: usize = 256 * 1024;
 
@@ -106,6 +102,7 @@ pub(crate) struct Run {
     /// The workflow's clock and random streams. Taken away when the run leaves memory, since it
     /// points back to what holds us.
     ctx: RefCell<Option<WorkflowInterceptorContext>>,
+    last_time: Cell<Option<(SystemTime, Timestamp)>>,
     own_command: Cell<bool>,
     /// Flushes by local activities that have not resolved.
     flushes_in_flight: Cell<u32>,
@@ -161,6 +158,7 @@ impl Run {
             recorder: RefCell::new(None),
             root: RefCell::new(None),
             ctx: RefCell::new(None),
+            last_time: Cell::new(None),
             own_command: Cell::new(false),
             flushes_in_flight: Cell::new(0),
             carried: RefCell::new(Vec::new()),
@@ -198,7 +196,7 @@ impl Run {
         let name = self.start.workflow_type.clone();
         let (parent, kind) = (parent.map(Parent::Elsewhere), SpanType::AgentWorkflow);
         let root = if keeps_root {
-            self.open(parent.as_ref(), None, unplaced(name.into(), kind), |_| FIRST_BRANCH)
+            self.open(parent.as_ref(), None, unplaced(name.into(), kind), |_| None)
         } else {
             self.start(parent.as_ref(), name.into(), kind)
         };
@@ -363,17 +361,13 @@ impl Run {
         }
     }
 
-    /// What is drawn for a place in the trace: [`FIRST_BRANCH`] as long as nothing was reset. The first
+    /// What is drawn for a place in the trace: nothing as long as the run was not reset. The first
     /// draw of a stream follows from its name and the seed of the time alone, whatever else was drawn,
     /// and a reset gives the run another seed for what comes after it.
-    fn draw(&self, place: u64) -> u64 {
+    fn draw(&self, place: u64) -> Option<u64> {
         let ctx = self.ctx.borrow();
-        match &*ctx {
-            Some(ctx) if !self.branch.borrow_mut().is_first(ctx) => {
-                ctx.random_stream(place_stream(place)).random()
-            }
-            _ => FIRST_BRANCH,
-        }
+        let ctx = ctx.as_ref().filter(|ctx| !self.branch.borrow_mut().is_first(ctx))?;
+        Some(ctx.random_stream(place_stream(place)).random())
     }
 
     fn open(
@@ -381,7 +375,7 @@ impl Run {
         parent: Option<&Parent>,
         id: Option<SpanId>,
         span: Span,
-        draw: impl Fn(u64) -> u64,
+        draw: impl Fn(u64) -> Option<u64>,
     ) -> Option<SpanRef> {
         let at = self.now();
         // Both are there until the run leaves memory.
@@ -665,7 +659,16 @@ impl Run {
     pub(crate) fn now(&self) -> Timestamp {
         let time: Option<SystemTime> =
             self.ctx.borrow().as_ref().and_then(WorkflowInterceptorContext::workflow_time);
-        time.map_or(self.start.start_time, Timestamp::from)
+        let Some(time) = time else { return self.start.start_time };
+        // It stands still within an activation.
+        if let Some((known, timestamp)) = self.last_time.get()
+            && known == time
+        {
+            return timestamp;
+        }
+        let timestamp = Timestamp::from(time);
+        self.last_time.set(Some((time, timestamp)));
+        timestamp
     }
 }
 
