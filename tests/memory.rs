@@ -1,5 +1,7 @@
 //! What a recorded span costs in memory, counted in workflow code on a worker.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use allocation_counter::AllocationInfo;
 use durable_spans::{DurableSpans, MemorySink, SpanType, WorkflowSpans};
 use temporalio_client::{Client, ClientOptions, WorkflowGetResultOptions, WorkflowStartOptions};
