@@ -15,6 +15,7 @@ mod fuzz;
 mod hand_over;
 mod harness;
 mod kit;
+mod lost_tasks;
 mod messages;
 mod policy;
 mod recording;

@@ -34,7 +34,8 @@ macro_rules! versions {
                 ctx: &mut WorkflowContext<Self>,
                 (fails, deep): (bool, bool),
             ) -> WorkflowResult<()> {
-                for _ in 0..$spans {
+                let spans: u32 = $spans;
+                for _ in 0..spans {
                     ctx.span("try").start().end();
                 }
                 ctx.execute_activity(Work::look_up, 1u32, quickly()).await?;

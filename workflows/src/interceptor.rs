@@ -355,7 +355,7 @@ impl Interceptor {
         headers: impl Iterator<Item = (&'a String, &'a header::Payload)>,
     ) -> (Operation, Scope) {
         let root = run.begin(ctx);
-        run.count_operation();
+        run.count_arrival();
         let sender = header::of_message(headers);
         let same_trace = sender
             .as_ref()
@@ -457,13 +457,17 @@ fn local_resolution<T: 'static>(
         run.count_operation();
         return future.map(seen(see));
     }
-    future.map(counting(run, seen(see)))
+    let run = run.clone();
+    future.map(move |value| {
+        run.count_operation();
+        seen(see)(value)
+    })
 }
 
 fn counting<T, F: FnOnce(T) -> T>(run: &Rc<Run>, arrived: F) -> impl FnOnce(T) -> T + use<T, F> {
     let run = run.clone();
     move |value| {
-        run.count_operation();
+        run.count_arrival();
         arrived(value)
     }
 }

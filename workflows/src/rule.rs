@@ -9,6 +9,9 @@
 //! - **R2**: the first operation that no flush covers arms a timer, unless one is armed; when it
 //!   fires and operations were made since the last flush, flush. The timer is never cancelled. The
 //!   period doubles with each such flush, from `linger` up to [`LONGEST_LINGER`].
+//!   Where the code issues commands in the very moment in which it fires, and nothing that counts has
+//!   arrived then, these are of later: beside a local activity that outlasts its workflow task, replay
+//!   may have its result, and what comes of that, at once with a timer that fired before.
 //! - **R3**: the close of the run. The interceptor sees to it.
 //!
 //! An operation is a command of the user's code, a message that a handler of it takes, or the result
@@ -53,6 +56,10 @@ pub(crate) struct FlushRule {
     policy: FlushPolicy,
     operations: u64,
     operations_at_flush: u64,
+    /// When it was asked last.
+    operations_before: u64,
+    /// Since it was asked last, a message or a result has been counted.
+    arrived: bool,
     linger: Duration,
 }
 
@@ -63,6 +70,8 @@ impl FlushRule {
             policy,
             operations: 0,
             operations_at_flush: 0,
+            operations_before: 0,
+            arrived: false,
         }
     }
 
@@ -70,6 +79,12 @@ impl FlushRule {
     /// counts.
     pub(crate) fn count_operation(&mut self) {
         self.operations += 1;
+    }
+
+    /// An operation that is a message, or the result of a command but a local activity's.
+    pub(crate) fn count_arrival(&mut self) {
+        self.count_operation();
+        self.arrived = true;
     }
 
     pub(crate) fn flush_issued(&mut self) {
@@ -82,7 +97,10 @@ impl FlushRule {
             return Due::Nothing;
         }
         let since_flush = self.operations - self.operations_at_flush;
-        if linger == Linger::Fired && since_flush > 0 {
+        let before = std::mem::replace(&mut self.operations_before, self.operations);
+        let arrived = std::mem::take(&mut self.arrived);
+        let for_timer = if arrived { self.operations } else { before };
+        if linger == Linger::Fired && for_timer > self.operations_at_flush {
             self.linger = (self.linger * 2).min(LONGEST_LINGER);
             return Due::Flush;
         }
@@ -152,8 +170,33 @@ mod tests {
         assert_eq!(rule.due(Linger::Fired, 0), Due::Nothing);
         rule.count_operation();
         rule.flush_issued();
-        rule.count_operation();
+        rule.count_arrival();
         assert_eq!(rule.due(Linger::Fired, 0), Due::Flush);
+    }
+
+    #[test]
+    fn commands_that_come_of_nothing_counted_are_of_later_than_the_timer_that_fires_with_them() {
+        let covered = || {
+            let mut rule = rule(2);
+            rule.count_operation();
+            assert!(matches!(rule.due(Linger::Unarmed, 0), Due::ArmLinger(_)));
+            rule.count_operation();
+            assert_eq!(rule.due(Linger::Armed, 0), Due::Flush);
+            rule.flush_issued();
+            assert_eq!(rule.due(Linger::Armed, 0), Due::Nothing);
+            rule
+        };
+        let mut live = covered();
+        assert_eq!(live.due(Linger::Fired, 0), Due::Nothing);
+        live.count_operation();
+        let armed = live.due(Linger::Unarmed, 0);
+        assert!(matches!(armed, Due::ArmLinger(_)));
+        let mut replayed = covered();
+        replayed.count_operation();
+        assert_eq!(replayed.due(Linger::Fired, 0), armed);
+        let mut with_message = covered();
+        with_message.count_arrival();
+        assert_eq!(with_message.due(Linger::Fired, 0), Due::Flush);
     }
 
     #[test]

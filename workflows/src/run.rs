@@ -482,6 +482,11 @@ impl Run {
         self.rule.borrow_mut().count_operation();
     }
 
+    /// See [`FlushRule::count_arrival`].
+    pub(crate) fn count_arrival(&self) {
+        self.rule.borrow_mut().count_arrival();
+    }
+
     /// Whether results count when they arrive, or when the user's code sees them. Pinned when the
     /// run started.
     pub(crate) fn counts_arrivals(&self) -> bool {

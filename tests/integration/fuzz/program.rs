@@ -1,6 +1,11 @@
 //! Random programs, and the workflow that interprets them, in several versions of its code.
 
-use std::{pin::Pin, time::Duration};
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
 
 use durable_spans::WorkflowSpans;
 use futures::FutureExt;
@@ -90,29 +95,33 @@ impl Call {
     }
 
     /// Issues its command at once.
-    fn begin<'a, W>(self, ctx: &'a WorkflowContext<W>) -> Done<'a> {
+    fn begin<'a, W: Running>(self, ctx: &'a WorkflowContext<W>) -> Done<'a> {
         match self {
             Self::Activity => {
                 let call = ctx.execute_activity(Work::look_up, 1u32, quickly());
-                Box::pin(call.map(drop))
+                Box::pin(call.map(|_| saw(ctx, 'a')))
             }
             Self::Failing => {
                 let call = ctx.execute_activity(Work::explode, (), quickly());
-                Box::pin(call.map(drop))
+                Box::pin(call.map(|_| saw(ctx, 'f')))
             }
             Self::Local => {
                 let options = LocalActivityOptions::default();
                 let call = ctx.execute_local_activity(Work::look_up, 1u32, options);
-                Box::pin(call.map(drop))
+                Box::pin(call.map(|_| saw(ctx, 'l')))
             }
-            Self::Timer(ms) => Box::pin(ctx.timer(Duration::from_millis(ms)).map(|_| ())),
+            Self::Timer(ms) => {
+                Box::pin(ctx.timer(Duration::from_millis(ms)).map(|_| saw(ctx, 't')))
+            }
             Self::Child => {
                 let options = ChildWorkflowOptions::default();
                 let start = ctx.start_child_workflow(Ship::run, 1u32, options);
                 Box::pin(async move {
                     if let Ok(child) = start.await {
+                        saw(ctx, 'b');
                         child.result().await.ok();
                     }
+                    saw(ctx, 'c');
                 })
             }
         }
@@ -146,12 +155,52 @@ impl Code {
     const DROPPED: Self = Self { awaits: Awaits::Dropped, ..Self::WRITTEN };
 }
 
-pub(crate) trait Signals {
-    fn signals(&self) -> u32;
+/// State of a run.
+#[derive(Default)]
+pub(crate) struct State {
+    signals: u32,
+    /// Something for each event that the code has seen, in that order. Known to [`SEEN`], too.
+    seen: OnceLock<Arc<Mutex<String>>>,
+}
+
+impl State {
+    fn see(&self, workflow_id: &str, what: char) {
+        let seen = self.seen.get_or_init(|| {
+            let seen = Arc::<Mutex<String>>::default();
+            let mut all = SEEN.lock().unwrap();
+            all.entry(workflow_id.to_owned()).or_default().push(seen.clone());
+            seen
+        });
+        seen.lock().unwrap().push(what);
+    }
+}
+
+type AllSeen = BTreeMap<String, Vec<Arc<Mutex<String>>>>;
+
+/// What the code of each run has seen, each time that the run was in memory.
+static SEEN: Mutex<AllSeen> = Mutex::new(BTreeMap::new());
+
+/// Where the SDK has shown the code of the run its events in one order here and in another one there:
+/// these orders. Whatever the code does about that is not the same in replay.
+pub(crate) fn orders(workflow_id: &str) -> Option<[String; 2]> {
+    let seen = SEEN.lock().unwrap();
+    let seen = seen.get(workflow_id).into_iter().flatten();
+    let seen: Vec<String> = seen.map(|seen| seen.lock().unwrap().clone()).collect();
+    let longest = seen.iter().max_by_key(|seen| seen.len())?;
+    let other = seen.iter().find(|seen| !longest.starts_with(*seen))?;
+    Some([longest.clone(), other.clone()])
+}
+
+pub(crate) trait Running {
+    fn state(&self) -> &State;
+}
+
+fn saw<W: Running>(ctx: &WorkflowContext<W>, what: char) {
+    ctx.state(|run| run.state().see(ctx.workflow_id(), what));
 }
 
 /// Interprets a step.
-fn interpret<'a, W: Signals>(ctx: &'a WorkflowContext<W>, step: &'a Step, code: Code) -> Done<'a> {
+fn interpret<'a, W: Running>(ctx: &'a WorkflowContext<W>, step: &'a Step, code: Code) -> Done<'a> {
     Box::pin(async move {
         for _ in 0..code.spans {
             ctx.span("step").start().end();
@@ -164,12 +213,14 @@ fn interpret<'a, W: Signals>(ctx: &'a WorkflowContext<W>, step: &'a Step, code: 
                 } else {
                     activity.await.ok();
                 }
+                saw(ctx, 'a');
             }
             Step::Failing => Call::Failing.begin(ctx).await,
             Step::Local => Call::Local.begin(ctx).await,
             Step::LongLocal => {
                 let options = LocalActivityOptions::default();
                 ctx.execute_local_activity(Work::doze, 2_500u64, options).await.ok();
+                saw(ctx, 'd');
             }
             Step::Timer(ms) => Call::Timer(*ms).begin(ctx).await,
             Step::Child => Call::Child.begin(ctx).await,
@@ -179,11 +230,11 @@ fn interpret<'a, W: Signals>(ctx: &'a WorkflowContext<W>, step: &'a Step, code: 
                 }
             }
             Step::Signal => {
-                let seen = ctx.state(Signals::signals);
+                let seen = ctx.state(|run| run.state().signals);
                 let mut signal =
-                    Box::pin(ctx.wait_condition(move |s: &W| s.signals() > seen).fuse());
+                    Box::pin(ctx.wait_condition(move |s: &W| s.state().signals > seen).fuse());
                 let mut patience = Box::pin(ctx.timer(Duration::from_millis(150)).fuse());
-                select! { _ = signal => (), _ = patience => () }
+                select! { _ = signal => (), _ = patience => saw(ctx, 'p') }
             }
             Step::All(steps) => {
                 join_all(steps.iter().map(|step| interpret(ctx, step, code))).await;
@@ -235,13 +286,11 @@ macro_rules! versions {
     ($($name:ident = $code:ident $(, $handler:ident)?;)*) => {$(
         #[workflow]
         #[derive(Default)]
-        pub(crate) struct $name {
-            signals: u32,
-        }
+        pub(crate) struct $name(State);
 
-        impl Signals for $name {
-            fn signals(&self) -> u32 {
-                self.signals
+        impl Running for $name {
+            fn state(&self) -> &State {
+                &self.0
             }
         }
 
@@ -254,6 +303,7 @@ macro_rules! versions {
             ) -> WorkflowResult<()> {
                 let program: Step = serde_json::from_slice(&program).unwrap();
                 interpret(ctx, &program, Code::$code).await;
+                saw(ctx, 'e');
                 Ok(())
             }
 
@@ -263,7 +313,8 @@ macro_rules! versions {
                 for _ in 0..spans {
                     ctx.span("poked").start().end();
                 }
-                self.signals += 1;
+                self.0.signals += 1;
+                self.0.see(ctx.workflow_id(), 's');
             }
 
             $(
@@ -275,6 +326,7 @@ macro_rules! versions {
 
             #[update(name = "push")]
             pub(crate) async fn push(ctx: &mut WorkflowContext<Self>, n: u32) -> u32 {
+                saw(ctx, 'u');
                 let step = if n % 2 == 0 { Step::Activity } else { Step::Timer(5) };
                 interpret(ctx, &step, Code::$code).await;
                 n
@@ -291,7 +343,7 @@ macro_rules! versions {
 
             #[query(name = "count")]
             pub(crate) fn count(&self, _ctx: &WorkflowContextView) -> u32 {
-                self.signals
+                self.0.signals
             }
         }
     )*};
