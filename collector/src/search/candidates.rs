@@ -72,7 +72,9 @@ fn of_term(
         }
     }
     for trace_id in &terms.trace_ids {
-        let sql = "SELECT rowid FROM span WHERE trace_id = ? LIMIT ?";
+        let sql = "
+            SELECT rowid FROM span WHERE trace_key = (SELECT key FROM trace WHERE trace_id = ?)
+            LIMIT ?";
         if !rows.add(transaction, sql, &[trace_id])? {
             return Ok(None);
         }
