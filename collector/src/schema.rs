@@ -227,6 +227,78 @@ mod tests {
     }
 
     #[test]
+    fn spans_of_version_3_are_found_by_their_trace_and_parent() {
+        let (_dir, path) = file("");
+        let before = Connection::open(&path).unwrap();
+        functions::add_to(&before).unwrap();
+        STEPS[..3].iter().for_each(|step| before.execute_batch(step).unwrap());
+        before
+            .execute_batch(
+                r#"INSERT INTO part VALUES (0), (1);
+                INSERT INTO trace VALUES ('u', 5, 11), ('t', 4, 10);
+                INSERT INTO span VALUES
+                    (3, 't', 'a', NULL, 5, 7, 'first', 'ERROR', 'CUSTOM', 9, 8, 'g', 'v', 'ot', 'os',
+                        id_key(3, 'a'), 2, '{"n":1}'),
+                    (4, 't', 'b', 'a', 4, NULL, 'second', 'SUCCESS', 'CUSTOM', NULL, NULL, NULL, NULL,
+                        NULL, NULL, id_key(4, 'b'), -1, '{}'),
+                    (20000, 'u', 'a', 'a', 5, NULL, 'third', 'SUCCESS', 'CUSTOM', NULL, NULL, NULL,
+                        NULL, NULL, NULL, id_key(20000, 'a'), -1, '{}');
+                PRAGMA user_version = 3"#,
+            )
+            .unwrap();
+        drop(before);
+        let connection = open_writer(&path).unwrap();
+        let rows = |sql: &str| -> Vec<i64> {
+            let mut query = connection.prepare(sql).unwrap();
+            query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        let of_trace = "SELECT arrival FROM span INDEXED BY span_of_trace
+            WHERE trace_key = (SELECT key FROM trace WHERE trace_id = 't') ORDER BY start_ns";
+        assert_eq!(rows(of_trace), [4, 3]);
+        let of_ids = "SELECT arrival FROM span INDEXED BY span_by_ids
+            WHERE trace_key = (SELECT key FROM trace WHERE trace_id = 'u')
+                AND id_key & 281474976710655 = id_key(0, 'a')";
+        assert_eq!(rows(of_ids), [20_000]);
+        let of_parent = "SELECT arrival FROM span INDEXED BY span_by_parent
+            WHERE parent_key IN (SELECT id_key(part << 14, 'a') FROM part) ORDER BY arrival";
+        assert_eq!(rows(of_parent), [4, 20_000]);
+        assert_eq!(rows("SELECT key FROM trace ORDER BY written_s"), [1, 2], "as they came");
+        let mut first = connection.prepare("SELECT * FROM span WHERE arrival = 3").unwrap();
+        let names: Vec<String> = first.column_names().into_iter().map(str::to_owned).collect();
+        let row: Vec<(String, rusqlite::types::Value)> = first
+            .query_row([], |row| {
+                names.iter().enumerate().map(|(n, name)| Ok((name.clone(), row.get(n)?))).collect()
+            })
+            .unwrap();
+        let value = |name: &str| row.iter().find(|(of, _)| of == name).unwrap().1.clone();
+        for (name, text) in [
+            ("trace_id", "t"),
+            ("id", "a"),
+            ("name", "first"),
+            ("status", "ERROR"),
+            ("type", "CUSTOM"),
+            ("group_id", "g"),
+            ("application_variant_id", "v"),
+            ("obs_trace_id", "ot"),
+            ("obs_span_id", "os"),
+            ("body", r#"{"n":1}"#),
+        ] {
+            assert_eq!(value(name), text.to_owned().into(), "{name}");
+        }
+        for (name, number) in [
+            ("start_ns", 5_i64),
+            ("end_ns", 7),
+            ("id_key", 0xaf63_dc4c_8601),
+            ("duration_class", 2),
+            ("input_tokens", 9),
+            ("output_tokens", 8),
+        ] {
+            assert_eq!(value(name), number.into(), "{name}");
+        }
+        assert_eq!(value("parent_key"), rusqlite::types::Value::Null);
+    }
+
+    #[test]
     fn a_reader_cannot_write() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("spans.sqlite");

@@ -20,9 +20,8 @@ pub(super) fn add_to(connection: &Connection) -> rusqlite::Result<()> {
             args.get_raw(1).as_bytes().map_err(|e| rusqlite::Error::UserFunctionError(e.into()))?;
         Ok(id_key(args.get(0)?, id_hash(id)))
     })?;
-    connection.create_scalar_function("duration_class", 1, flags, |args| {
-        Ok(duration_class(args.get(0)?))
-    })
+    connection
+        .create_scalar_function("duration_class", 1, flags, |args| Ok(duration_class(args.get(0)?)))
 }
 
 /// The part of a row, from 0.

@@ -69,10 +69,7 @@ impl Query {
     fn new(search: &Search, driver: Driver, conditions: &[Condition]) -> Self {
         let direction = if search.is_ascending() { "ASC" } else { "DESC" };
         let order = driver.order.map_or_else(|| search.order_columns(), |order| order.to_vec());
-        let order: Vec<_> = order
-            .iter()
-            .map(|column| format!("{column} {direction}"))
-            .collect();
+        let order: Vec<_> = order.iter().map(|column| format!("{column} {direction}")).collect();
         // First what the index can look up.
         let conditions = [&[driver.condition], conditions].concat();
         let sql = format!(
@@ -224,9 +221,12 @@ impl Driver {
             (SortBy::InputTokens, _) => {
                 Self::tokens(search, place, "input_tokens", "span INDEXED BY span_by_input_tokens")
             }
-            (SortBy::OutputTokens, _) => {
-                Self::tokens(search, place, "output_tokens", "span INDEXED BY span_by_output_tokens")
-            }
+            (SortBy::OutputTokens, _) => Self::tokens(
+                search,
+                place,
+                "output_tokens",
+                "span INDEXED BY span_by_output_tokens",
+            ),
         }
     }
 

@@ -1,6 +1,6 @@
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
 };
 
 use axum::http::StatusCode;
@@ -75,7 +75,7 @@ pub(super) fn batch(
     if mode == Mode::Create {
         check_new(connection, &records).map_err(Failure::Refused)?;
     }
-    let trace_keys = note_traces(connection, &records)?;
+    let traces = note_traces(connection, &records)?;
     let indexed_to: i64 = connection
         .prepare_cached("SELECT up_to FROM text_progress")?
         .query_row([], |row| row.get(0))?;
@@ -89,12 +89,17 @@ pub(super) fn batch(
     let mut next_row: i64 = connection
         .prepare_cached("SELECT ifnull(max(arrival), 0) + 1 FROM span")?
         .query_row([], |row| row.get(0))?;
+    let mut written = HashSet::new();
     let mut bodies = Vec::with_capacity(records.len());
-    for (record, trace_key) in records.into_iter().zip(trace_keys) {
+    for (record, Noted { key: trace_key, is_new }) in records.into_iter().zip(traces) {
         let hash = id_hash(record.id.as_bytes());
-        let known: Option<(i64, bool)> = place
-            .query_row((trace_key, hash, &record.id), |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        // A trace that is new has no spans but those of this batch.
+        let known: Option<(i64, bool)> = match is_new && written.insert((trace_key, hash)) {
+            true => None,
+            false => place
+                .query_row((trace_key, hash, &record.id), |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?,
+        };
         bodies.push(match known {
             Some((row, true)) if !record.is_completed() => {
                 stored.query_row([row], |row| row.get(0))?
@@ -153,7 +158,7 @@ fn execute(
 }
 
 fn check_new(connection: &Connection, records: &[Record<'_>]) -> Result<(), Refusal> {
-    let mut keys = std::collections::HashSet::new();
+    let mut keys = HashSet::new();
     let mut stored = connection.prepare_cached(SPAN)?;
     for (index, Record { trace_id, id, .. }) in records.iter().enumerate() {
         if !keys.insert((trace_id, id)) || stored.exists([trace_id, id])? {
@@ -165,25 +170,41 @@ fn check_new(connection: &Connection, records: &[Record<'_>]) -> Result<(), Refu
     Ok(())
 }
 
-/// Keeps what is to be known of the traces. Answers with the key of each record's trace.
-fn note_traces(connection: &Connection, records: &[Record<'_>]) -> rusqlite::Result<Vec<i64>> {
-    let mut traces: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+/// A trace that is in the file.
+#[derive(Clone, Copy)]
+struct Noted {
+    key: i64,
+    /// Whether no batch before had spans of it.
+    is_new: bool,
+}
+
+/// Notes the traces, and answers with that of each record.
+fn note_traces(connection: &Connection, records: &[Record<'_>]) -> rusqlite::Result<Vec<Noted>> {
+    let mut starts: BTreeMap<&str, i64> = BTreeMap::new();
     for record in records {
-        let (start, _) = traces.entry(&record.trace_id).or_insert((record.start_ns, 0));
+        let start = starts.entry(&record.trace_id).or_insert(record.start_ns);
         *start = record.start_ns.min(*start);
     }
-    let mut note = connection.prepare_cached(
-        "INSERT INTO trace (trace_id, start_ns, written_s) VALUES (?, ?, unixepoch())
-         ON CONFLICT DO UPDATE SET
-             start_ns = min(start_ns, excluded.start_ns), written_s = excluded.written_s
-         WHERE excluded.start_ns < trace.start_ns OR excluded.written_s > trace.written_s",
+    let mut known = connection.prepare_cached(TRACE_KEY)?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO trace (trace_id, start_ns, written_s) VALUES (?, ?, unixepoch())",
     )?;
-    let mut key_of = connection.prepare_cached(TRACE_KEY)?;
-    for (trace_id, (start, key)) in &mut traces {
-        note.execute((trace_id, *start))?;
-        *key = key_of.query_row([trace_id], |row| row.get(0))?;
+    let mut update = connection.prepare_cached(
+        "UPDATE trace SET start_ns = min(start_ns, ?2), written_s = max(written_s, unixepoch())
+         WHERE key = ?1 AND (start_ns > ?2 OR written_s < unixepoch())",
+    )?;
+    let mut traces = HashMap::with_capacity(starts.len());
+    for (trace_id, start) in starts {
+        let noted = match known.query_row([trace_id], |row| row.get(0)).optional()? {
+            Some(key) => {
+                update.execute((key, start))?;
+                Noted { key, is_new: false }
+            }
+            None => Noted { key: insert.insert((trace_id, start))?, is_new: true },
+        };
+        traces.insert(trace_id, noted);
     }
-    Ok(records.iter().map(|record| traces[&*record.trace_id].1).collect())
+    Ok(records.iter().map(|record| traces[&*record.trace_id]).collect())
 }
 
 /// Looks up one trace after the other.
