@@ -48,7 +48,7 @@ export function showTrace(main, frame, traceId) {
     zoomOut,
     h("span", { class: "grow" }),
     menu("Export", [
-      ["JSON lines", "can be imported again", save("jsonl")], ["OTLP JSON", "for OpenTelemetry tools", save("otlp")], ["CSV", "for spreadsheets", save("csv")],
+      ["JSON lines", "as they are stored", save("jsonl")], ["OTLP JSON", "for OpenTelemetry tools", save("otlp")], ["CSV", "for spreadsheets", save("csv")],
       ["Copy for LLM", "compact JSON of the whole trace", async () => copy(await api.getText("/page/export", { trace: traceId, format: "compact" }), "trace")],
     ], "save"),
   );

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::{body, http::blocking, refusal::Refusal, store::Store};
 
 mod assets;
-mod export;
+pub(crate) mod export;
 mod list;
 mod queries;
 mod query;
