@@ -89,6 +89,20 @@ async fn measure(path: &Path, running: &RunningCollector, spans: usize) {
         page(running, &client, what, &path).await;
     }
     summaries(running, &client).await;
+    let rare = format!("run:run-{}", spans / 2 / SPANS_PER_TRACE);
+    println!(
+        "{:58} {:>7} {:>10} {:>10}",
+        "list to its end, over several requests", "found", "", ""
+    );
+    for (what, q) in [
+        ("metadata, rare", &*rare),
+        ("metadata that never occurs", "run:nowhere"),
+        ("a word that never occurs", "nowhere"),
+        ("a name that never occurs", "name:nowhere"),
+        ("figures of the whole trace", "spans:%3E5000"),
+    ] {
+        to_the_end(running, &client, what, q).await;
+    }
     news(running, &client, spans).await;
     for (what, count) in [("Store::traces(100)", 100)] {
         let mut times = Vec::new();
@@ -315,6 +329,29 @@ fn pages(spans: usize) -> Vec<(&'static str, String)> {
         ("a span", format!("/page/span?trace={trace}&id={}", id(middle))),
         ("export of 10,000 spans, OTLP", "/page/export?format=otlp&trace=large".into()),
     ]
+}
+
+/// A list to its end, request by request, as the page goes on until it has found what it shows.
+async fn to_the_end(running: &RunningCollector, client: &Client, what: &str, q: &str) {
+    let mut times = Vec::new();
+    let mut found = 0;
+    for _ in 0..3 {
+        let began = Instant::now();
+        let mut next = String::new();
+        found = 0;
+        loop {
+            let url = format!("{}/page/traces?q={q}&after={next}", running.url());
+            let list = client.get(url).send().await.unwrap().bytes().await.unwrap();
+            let list: Value = serde_json::from_slice(&list).unwrap();
+            found += list["traces"].as_array().unwrap().len();
+            match list["next"].as_str() {
+                Some(cursor) => next = cursor.to_owned(),
+                None => break,
+            }
+        }
+        times.push(began.elapsed());
+    }
+    report(what, found, times);
 }
 
 async fn page(running: &RunningCollector, client: &Client, what: &str, path: &str) {

@@ -30,6 +30,7 @@ mod list;
 mod queries;
 mod query;
 mod record;
+mod shortlist;
 mod summary;
 mod trace;
 mod version;
