@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(rows(of_parent), [4, 20_000]);
         assert_eq!(rows("SELECT key FROM trace ORDER BY written_s"), [1, 2], "as they came");
         let mut first = connection.prepare("SELECT * FROM span WHERE arrival = 3").unwrap();
-        let names: Vec<String> = first.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = first.column_names().map(str::to_owned).collect();
         let row: Vec<(String, rusqlite::types::Value)> = first
             .query_row([], |row| {
                 names.iter().enumerate().map(|(n, name)| Ok((name.clone(), row.get(n)?))).collect()
