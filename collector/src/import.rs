@@ -129,13 +129,17 @@ impl<R: BufRead> SpanFile<R> {
                 None => return Ok(false),
             },
         };
+        let is_csv = matches!(self.source, Source::Csv(_));
+        let told = |detail: String| if is_csv { csv::by_column(&detail) } else { detail };
         for span in &spans {
             let checked = RawValue::from_string(span.clone())
                 .map_err(|error| ImportError::of_json(line, &error))
                 .and_then(|raw| {
                     let record = read::object::<Item<'_>>(&raw);
                     let record = record.and_then(|item| item.into_record("local"));
-                    record.map(drop).map_err(|refusal| ImportError::of_line(line, refusal.detail()))
+                    record
+                        .map(drop)
+                        .map_err(|refusal| ImportError::of_line(line, told(refusal.detail())))
                 });
             checked?;
         }

@@ -84,6 +84,13 @@ impl<R: Read> Rows<R> {
     }
 }
 
+/// What is wrong with a field, with the name of its column instead.
+pub(super) fn by_column(detail: &str) -> String {
+    let (field, rest) = detail.split_once(' ').unwrap_or((detail, ""));
+    let column = TEXTS.iter().find(|(_, name)| *name == field).map_or(field, |(column, _)| column);
+    format!("{column} {rest}")
+}
+
 fn explain(error: csv::Error, before: u64) -> ImportError {
     let line = before + error.position().map_or(1, csv::Position::line);
     match error.into_kind() {

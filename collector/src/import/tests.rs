@@ -162,7 +162,7 @@ fn a_line_at_fault_is_named_after_the_spans_before_it_were_given() {
             "trace_id,id,name,start,input\nt,a,n,2026-11-21T08:00:00Z,{",
             "line 2: input is not valid JSON",
         ),
-        ("trace_id,id,name,start\n\"two\nlines\",a,n,x", "line 2: start_timestamp must be"),
+        ("trace_id,id,name,start\n\"two\nlines\",a,n,x", "line 2: start must be"),
         ("trace_id,id,name,start\n,a,n,2026-11-21T08:00:00Z", "line 2: trace_id is missing"),
     ] {
         let (_, error) = refused(file);
