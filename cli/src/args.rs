@@ -38,8 +38,9 @@ impl Cli {
             Command::Completions { shell } => {
                 let mut command = Self::command();
                 let name = command.get_name().to_owned();
-                clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
-                Ok(())
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut command, name, &mut script);
+                traces::print(std::io::stdout(), &String::from_utf8_lossy(&script)).map(drop)
             }
         }
     }

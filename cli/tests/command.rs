@@ -376,6 +376,13 @@ fn completions_know_every_command() {
             assert!(text(&output.stdout).contains(name), "{shell} {name}");
         }
     }
+    // A reader that has seen enough is no failure.
+    let mut command = durable_spans();
+    command.args(["completions", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
 
 #[tokio::test]

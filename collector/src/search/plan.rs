@@ -1,4 +1,4 @@
-use durable_spans_model::SpanStatus;
+use durable_spans_model::{SpanStatus, SpanType};
 use rusqlite::{Transaction, params_from_iter, types::Value};
 
 use crate::{
@@ -19,6 +19,9 @@ const SPANS_BY_TRACE_ID: &str = "(SELECT key, trace_id AS in_order FROM trace)
     CROSS JOIN span INDEXED BY span_by_ids ON trace_key = key";
 
 const SUCCESS: &str = SpanStatus::Success.as_str();
+
+/// The types that have no index.
+const PLAIN: [&str; 2] = [SpanType::Custom.as_str(), SpanType::Standalone.as_str()];
 
 /// A condition of SQL, with the values for its question marks.
 #[derive(Clone, Debug)]
@@ -170,6 +173,14 @@ fn drivers(filters: &Filters) -> Vec<Driver> {
         Condition { sql: format!("status <> '{SUCCESS}' AND {sql}"), values }
     });
     add("span INDEXED BY failed_by_start", failed, is_one(&filters.statuses));
+    let typed =
+        filters.types.as_ref().filter(|types| !types.iter().any(|of| PLAIN.contains(&&**of)));
+    let typed = typed.map(|types| {
+        let Condition { sql, values } = Condition::any_of("type", types.clone());
+        let [custom, standalone] = PLAIN;
+        Condition { sql: format!("type NOT IN ('{custom}', '{standalone}') AND {sql}"), values }
+    });
+    add("span INDEXED BY typed_by_start", typed, is_one(&filters.types));
     let types = filters.assessment_types.as_ref().map(|types| assessed(types));
     add("span NOT INDEXED", types, false);
     let window = (filters.from_ns.is_some() || filters.to_ns.is_some()).then(|| {
@@ -488,6 +499,7 @@ mod tests {
             (&[("starting_after", "id7")], json!({"trace_ids": ["t"]}), "span_of_trace"),
             (&[], json!({"trace_ids": ["t", "u"]}), "span_by_start"),
             (&[], json!({"names": ["name"]}), "span_by_name"),
+            (&[], json!({"types": ["CUSTOM"]}), "span_by_start"),
             (&[], json!({"group_id": "g"}), "span_by_group"),
             (&[], json!({"parents_only": true}), "root_by_start"),
             (&[], json!({"parents_only": true, "trace_ids": ["t"]}), "root_of_trace"),
@@ -511,6 +523,8 @@ mod tests {
             (json!({"statuses": ["ERROR", "CANCELED"]}), "failed_by_start"),
             (json!({"statuses": ["ERROR"], "trace_ids": ["t"]}), "failed_by_start"),
             (json!({"names": ["other"], "trace_ids": ["t"]}), "span_by_name"),
+            (json!({"types": ["GUARDRAIL"]}), "typed_by_start"),
+            (json!({"types": ["GUARDRAIL", "COMPLETION"]}), "typed_by_start"),
             (json!({"spans": [{"trace_id": "t", "span_id": "id7"}]}), "span_by_id"),
             (json!({"application_variant_ids": ["v"]}), "span_by_variant"),
             (json!({"obs_trace_ids": ["0af7651916cd43dd8448eb211c80319c"]}), "span_by_obs_trace"),
