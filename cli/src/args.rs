@@ -38,8 +38,9 @@ impl Cli {
             Command::Completions { shell } => {
                 let mut command = Self::command();
                 let name = command.get_name().to_owned();
-                clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
-                Ok(())
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut command, name, &mut script);
+                traces::print(std::io::stdout(), &String::from_utf8_lossy(&script)).map(drop)
             }
         }
     }
@@ -103,7 +104,7 @@ enum TracesCommand {
     Watch(Watch),
     /// Write a trace, or all traces that a query finds, to a file; from a collector
     Export(Export),
-    /// Send spans that were exported as JSON lines
+    /// Send the spans of a file: JSON lines, OTLP's JSON or CSV, as `export` writes them
     Import(Import),
 }
 
@@ -160,11 +161,12 @@ pub(crate) struct Export {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum ExportFormat {
-    /// One span a line, which `import` reads
+    /// One span a line, as it is stored
     Jsonl,
     /// OTLP's JSON, one request a line
     Otlp,
-    /// For spreadsheets; a cell that would be a formula gets an apostrophe before it
+    /// For spreadsheets; a cell that would be a formula gets an apostrophe before it, which
+    /// `import` takes off again
     Csv,
     /// A nested tree, with long texts cut, for a language model; of one trace
     Compact,
@@ -183,7 +185,7 @@ impl ExportFormat {
 
 #[derive(Args)]
 pub(crate) struct Import {
-    /// File of JSON lines; - reads stdin
+    /// File of JSON lines, of OTLP's JSON (one request a line) or CSV; - reads stdin
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) server: Server,

@@ -134,10 +134,9 @@ impl SpansClient {
         serde_json::from_slice(&body.with_context(context)?).with_context(context)
     }
 
-    /// Stores spans, given as the items of a JSON array.
-    pub(crate) async fn upsert(&self, items: &[&str]) -> anyhow::Result<()> {
+    /// Stores spans, given as the body of a batch.
+    pub(crate) async fn upsert(&self, body: String) -> anyhow::Result<()> {
         let request = self.http.put(self.at("v5/spans/batch"));
-        let body = format!(r#"{{"items":[{}]}}"#, items.join(","));
         self.send(request.header("content-type", "application/json").body(body)).await.map(drop)
     }
 

@@ -1,19 +1,19 @@
-use std::path::Path;
+use std::{
+    io::{BufRead, BufReader, stdin},
+    path::Path,
+};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use durable_spans_collector::import::SpanFile;
 use tokio::{
     fs::File,
-    io::{self, AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{self, AsyncWrite, AsyncWriteExt},
 };
 
 use crate::{
     args::{Export, Import},
     client::SpansClient,
 };
-
-/// Most spans, and most bytes unless one span alone is longer, that are sent at once.
-const BATCH_SPANS: usize = 500;
-const BATCH_BYTES: usize = 4_000_000;
 
 /// Writes what the collector exports as it comes, however much it is.
 pub(crate) async fn export(args: Export) -> anyhow::Result<()> {
@@ -43,46 +43,36 @@ pub(crate) async fn export(args: Export) -> anyhow::Result<()> {
     output.flush().await.context("cannot write the export")
 }
 
-/// Sends the spans of a file, batch by batch, and tells how many they were.
+/// Sends the spans of a file, batch by batch, and tells how many they were. What stands before a
+/// line at fault is sent.
 pub(crate) async fn import(args: Import) -> anyhow::Result<()> {
     let client = SpansClient::new(args.server)?;
     let path = &args.file;
-    let input: Box<dyn AsyncBufRead + Unpin> = if path == Path::new("-") {
-        Box::new(BufReader::new(io::stdin()))
+    // Reading may wait: there is nothing else to do meanwhile.
+    let input: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(BufReader::new(stdin()))
     } else {
-        Box::new(BufReader::new(File::open(path).await.with_context(|| cannot("read", path))?))
+        let file = std::fs::File::open(path).with_context(|| cannot("read", path))?;
+        Box::new(BufReader::new(file))
     };
-    let mut lines = input.lines();
-    let mut batch: Vec<String> = Vec::new();
-    let (mut number, mut first, mut bytes, mut sent) = (0, 1, 0, 0);
-    loop {
-        let line = lines.next_line().await.with_context(|| cannot("read", path))?;
-        number += 1;
-        let full = batch.len() == BATCH_SPANS
-            || line.as_ref().is_some_and(|line| bytes + line.len() > BATCH_BYTES);
-        if !batch.is_empty() && (full || line.is_none()) {
-            let items: Vec<&str> = batch.iter().map(String::as_str).collect();
-            client.upsert(&items).await.with_context(|| {
-                format!("spans from line {first} on were not imported, {sent} before them were")
-            })?;
-            sent += batch.len();
-            batch.clear();
-            bytes = 0;
-        }
-        let Some(line) = line else { break };
-        if line.trim().is_empty() {
-            continue;
-        }
-        if !line.trim_start().starts_with('{') {
-            bail!(
-                "line {number} is no JSON object: import takes JSON lines, {sent} spans were imported"
-            );
-        }
-        if batch.is_empty() {
-            first = number;
-        }
-        bytes += line.len();
-        batch.push(line);
+    let mut sent = 0;
+    let before = |sent| {
+        let path = path.display();
+        format!("not all of {path} was imported, {sent} spans were: mend it and import it again")
+    };
+    let mut file = SpanFile::open(input).with_context(|| before(0))?;
+    while let Some(batch) = file.next_batch().with_context(|| before(sent))? {
+        client.upsert(batch.body()).await.map_err(|error| {
+            let first = batch.first_line();
+            let at_fault = match batch.line_at_fault(&format!("{error:#}")) {
+                Some(line) => format!("line {line} was refused: "),
+                None => String::new(),
+            };
+            error.context(format!(
+                "{at_fault}spans from line {first} on were not imported, {sent} before them were"
+            ))
+        })?;
+        sent += batch.len();
     }
     anstream::eprintln!("{sent} spans imported");
     Ok(())

@@ -305,6 +305,19 @@ async fn what_is_exported_is_imported_to_the_letter() {
     assert_eq!(imported.status.code(), Some(0), "{}", text(&imported.stderr));
     assert_eq!(text(&imported.stderr), "1200 spans imported\n");
     assert_eq!(other.print(&["traces", "export", "t"]), exported);
+    for format in ["otlp", "csv"] {
+        let file = dir.path().join(format);
+        let file = file.to_str().unwrap();
+        let written = serving.print(&["traces", "export", "t", "--format", format]);
+        std::fs::write(file, &written).unwrap();
+        let other = Serving::start(&dir.path().join(format!("{format}.sqlite")), None);
+        let imported = other.run(&["traces", "import", file]);
+        assert_eq!(text(&imported.stderr), "1200 spans imported\n", "{format}");
+        assert_eq!(other.print(&["traces", "export", "t", "--format", format]), written);
+        if format == "otlp" {
+            assert_eq!(other.print(&["traces", "export", "t"]), exported);
+        }
+    }
 
     let failure = |args: &[&str]| {
         let output = other.run(args);
@@ -318,7 +331,13 @@ async fn what_is_exported_is_imported_to_the_letter() {
     let bad = dir.path().join("bad.jsonl");
     std::fs::write(&bad, format!("{}\n\n[1]\n", exported.lines().next().unwrap())).unwrap();
     let message = failure(&["traces", "import", bad.to_str().unwrap()]);
-    assert!(message.contains("line 3 is no JSON object"), "{message}");
+    assert!(message.contains("line 3: holds no JSON object"), "{message}");
+    assert!(message.contains("1 spans were: mend it"), "{message}");
+    let child = |id, parent| span("t2", id, parent, Some(1)).to_string();
+    // A parent that is known in another trace.
+    std::fs::write(&bad, [child("x", None), child("y", Some("0001"))].join("\n\n")).unwrap();
+    let message = failure(&["traces", "import", bad.to_str().unwrap()]);
+    assert!(message.contains("line 3 was refused"), "{message}");
     assert!(failure(&["traces", "import", "/no/such/file"]).contains("cannot read /no/such/file"));
 }
 
@@ -357,6 +376,13 @@ fn completions_know_every_command() {
             assert!(text(&output.stdout).contains(name), "{shell} {name}");
         }
     }
+    // A reader that has seen enough is no failure.
+    let mut command = durable_spans();
+    command.args(["completions", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ async function request(method, path, parameters, body) {
   const headers = {};
   const key = sessionStorage.getItem(KEY);
   if (key) headers["x-api-key"] = key;
-  if (body) headers["content-type"] = "application/json";
+  if (typeof body === "string") headers["content-type"] = "application/json";
   const response = await fetch(query ? `${path}?${query}` : path, { method, headers, body });
   if (response.ok) return response;
   let detail = response.statusText;
@@ -63,31 +63,9 @@ export async function save(path, parameters) {
   if (name) setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-/** Most spans and characters that go into one batch. */
-const BATCH = 500;
-const BATCH_CHARS = 4_000_000;
-
-/** Sends the JSON lines of a file to the spans API; gives their number. */
-export async function importLines(text, progress) {
-  let batch = [];
-  let chars = 0;
-  let sent = 0;
-  const flush = async () => {
-    if (batch.length === 0) return;
-    await request("PUT", "/v5/spans/batch", {}, `{"items":[${batch.join(",")}]}`);
-    sent += batch.length;
-    progress(sent);
-    batch = [];
-    chars = 0;
-  };
-  for (const line of text.split("\n")) {
-    if (line.trim() === "") continue;
-    if (batch.length === BATCH || chars + line.length > BATCH_CHARS) await flush();
-    batch.push(line);
-    chars += line.length;
-  }
-  await flush();
-  return sent;
+/** Has the collector store the spans of a file, however long it is; gives their number. */
+export async function importFile(file) {
+  return (await request("POST", "/page/import", {}, file)).json();
 }
 
 /**

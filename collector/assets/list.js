@@ -38,7 +38,7 @@ export function showList(main, frame) {
   const from = h("input", { type: "datetime-local", step: 1, "aria-label": "From", onchange: bounds });
   const to = h("input", { type: "datetime-local", step: 1, "aria-label": "To", onchange: bounds });
   const between = h("span", { class: "between", hidden: true }, from, "–", to);
-  const file = h("input", { type: "file", accept: ".jsonl,.ndjson,.json", hidden: true, onchange: importFile });
+  const file = h("input", { type: "file", accept: ".jsonl,.ndjson,.json,.csv", hidden: true, onchange: importFile });
   const save = (format) => () => api.save("/page/export", { ...Object.fromEntries(state.asked), format }).catch((error) => toast(error.message, true));
   const form = h(
     "form",
@@ -51,8 +51,8 @@ export function showList(main, frame) {
     range,
     between,
     h("span", { class: "grow" }),
-    menu("Export", [["JSON lines", "can be imported again", save("jsonl")], ["OTLP JSON", "for OpenTelemetry tools", save("otlp")], ["CSV", "for spreadsheets", save("csv")]], "save"),
-    h("button", { type: "button", class: "button", title: "Import JSON lines", onclick: () => file.click() }, icon("load"), "Import"),
+    menu("Export", [["JSON lines", "as they are stored", save("jsonl")], ["OTLP JSON", "for OpenTelemetry tools", save("otlp")], ["CSV", "for spreadsheets", save("csv")]], "save"),
+    h("button", { type: "button", class: "button", title: "Import JSON lines, OTLP JSON or CSV", onclick: () => file.click() }, icon("load"), "Import"),
     file,
   );
   const note = h("p", { class: "list-note", role: "status" });
@@ -357,8 +357,9 @@ export function showList(main, frame) {
     file.value = "";
     if (!chosen) return;
     try {
-      const sent = await api.importLines(await chosen.text(), (done) => toast(`importing … ${count(done)} spans`));
-      toast(`${count(sent)} spans imported`);
+      toast(`importing ${chosen.name} …`);
+      const { spans } = await api.importFile(chosen);
+      toast(`${count(spans)} spans imported`);
       load();
     } catch (error) {
       toast(`not imported: ${error.message}`, true);

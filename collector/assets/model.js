@@ -95,8 +95,11 @@ export function build(trace, nowNs) {
   }
   for (let at = order.length - 1; at >= 0; at--) {
     const node = order[at];
+    const spans = spansOf(node);
     node.size = node.kids.reduce((sum, kid) => sum + kid.size, 1);
-    node.errorsBelow = node.kids.reduce((sum, kid) => sum + kid.errorsBelow + (kid.status === "error" ? 1 : 0), 0);
+    // Spans, as all figures count them, not lines: the node's own and all below.
+    node.spans = node.kids.reduce((sum, kid) => sum + kid.spans, spans.length);
+    node.failed = node.kids.reduce((sum, kid) => sum + kid.failed, spans.filter(hasFailed).length);
   }
   return { roots, order, nodeOf, endNs, spans: trace.spans, total: trace.total };
 }
@@ -111,6 +114,15 @@ export function tick(model, nowNs) {
     grows = true;
   }
   return grows;
+}
+
+/** All spans that share the line. */
+export function spansOf(node) {
+  return [node.span, ...node.also];
+}
+
+export function hasFailed(span) {
+  return span.status === "ERROR";
 }
 
 function time(node, nowNs) {
@@ -255,16 +267,20 @@ export function selfTime(node) {
 export function byName(model) {
   const names = new Map();
   for (const node of model.order) {
-    const { name } = node.span;
-    if (!names.has(name)) names.set(name, { name, count: 0, errors: 0, total: 0, self: 0, tokens: 0, cost: 0, durations: [], first: node });
-    const entry = names.get(name);
-    entry.count += 1;
-    entry.errors += node.status === "error" ? 1 : 0;
-    entry.total += node.end - node.start;
-    entry.self += selfTime(node);
-    entry.tokens += node.span.tokens ?? 0;
-    entry.cost += node.span.cost ?? 0;
-    entry.durations.push(node.end - node.start);
+    for (const span of spansOf(node)) {
+      const { name } = span;
+      if (!names.has(name)) names.set(name, { name, count: 0, errors: 0, total: 0, self: 0, tokens: 0, cost: 0, durations: [], first: node });
+      const entry = names.get(name);
+      const took = (span.end ?? node.end) - span.start;
+      entry.count += 1;
+      entry.errors += hasFailed(span) ? 1 : 0;
+      entry.total += took;
+      // That of the line, once.
+      entry.self += span === node.span ? selfTime(node) : 0;
+      entry.tokens += span.tokens ?? 0;
+      entry.cost += span.cost ?? 0;
+      entry.durations.push(took);
+    }
   }
   for (const entry of names.values()) {
     entry.durations.sort((a, b) => a - b);

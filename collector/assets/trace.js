@@ -5,7 +5,7 @@ import { copy, h, icon, isTyping, menu, replace, toast } from "./dom.js";
 import { Detail } from "./detail.js";
 import { Flame } from "./flame.js";
 import { STATUS_WORDS, clock, cost, count, counted, duration, full, toMs } from "./format.js";
-import { build, byName, criticalPath, isRun, tick, visible } from "./model.js";
+import { build, byName, criticalPath, hasFailed, isRun, spansOf, tick, visible } from "./model.js";
 import { Waterfall } from "./waterfall.js";
 
 const VIEWS = [["waterfall", "Waterfall"], ["flame", "Flame"], ["names", "Names"]];
@@ -48,7 +48,7 @@ export function showTrace(main, frame, traceId) {
     zoomOut,
     h("span", { class: "grow" }),
     menu("Export", [
-      ["JSON lines", "can be imported again", save("jsonl")], ["OTLP JSON", "for OpenTelemetry tools", save("otlp")], ["CSV", "for spreadsheets", save("csv")],
+      ["JSON lines", "as they are stored", save("jsonl")], ["OTLP JSON", "for OpenTelemetry tools", save("otlp")], ["CSV", "for spreadsheets", save("csv")],
       ["Copy for LLM", "compact JSON of the whole trace", async () => copy(await api.getText("/page/export", { trace: traceId, format: "compact" }), "trace")],
     ], "save"),
   );
@@ -125,7 +125,7 @@ export function showTrace(main, frame, traceId) {
   }
 
   function spanOf(node, id) {
-    return [node.span, ...node.also].find((span) => span.id === id) ?? node.span;
+    return spansOf(node).find((span) => span.id === id) ?? node.span;
   }
 
   function redraw() {
@@ -159,10 +159,11 @@ export function showTrace(main, frame, traceId) {
     const standing = roots.length === 0 ? "pending" : last.open || last.span.continued_as_new ? "open" : last.status;
     const sum = (key) => {
       const summed = new Set();
-      for (const node of model.order) if (node.span[key]) for (let at = node.parent; at && !summed.has(at); at = at.parent) summed.add(at);
-      return model.order.reduce((total, node) => total + (summed.has(node) ? 0 : (node.span[key] ?? 0)), 0);
+      const own = (node) => Math.max(...spansOf(node).map((span) => span[key] ?? 0));
+      for (const node of model.order) if (own(node)) for (let at = node.parent; at && !summed.has(at); at = at.parent) summed.add(at);
+      return model.order.reduce((total, node) => total + (summed.has(node) ? 0 : own(node)), 0);
     };
-    const errors = trace.spans.filter((span) => span.status === "ERROR").length;
+    const errors = trace.spans.filter(hasFailed).length;
     const open = trace.spans.filter((span) => span.end === undefined).length;
     const [tokens, money] = [sum("tokens"), sum("cost")];
     const run = model.order.find((node) => isRun(node.span))?.span;
@@ -180,7 +181,7 @@ export function showTrace(main, frame, traceId) {
         figure("took", h("span", { id: "took" }, duration(model.endNs))),
         figure("spans", count(trace.total)),
         open > 0 && figure("open", count(open), "s-open"),
-        figure("errors", count(errors), errors ? "bad" : ""),
+        figure("errors", h("span", { title: "Spans that failed. An activity and its only attempt stand on one line, as do a call and its run." }, count(errors)), errors ? "bad" : ""),
         tokens > 0 && figure("tokens", count(tokens)),
         money > 0 && figure("cost", cost(money))),
       h("span", { class: "grow" }),

@@ -1,8 +1,8 @@
 // The waterfall: only the rows that are in sight exist, so a trace of a hundred thousand spans scrolls.
 
 import { h, icon, replace } from "./dom.js";
-import { duration } from "./format.js";
-import { NOTABLE_QUEUE_MS, isRun, look } from "./model.js";
+import { counted, duration } from "./format.js";
+import { NOTABLE_QUEUE_MS, hasFailed, isRun, look, spansOf } from "./model.js";
 
 const ROW = 26;
 const MARGIN = 12;
@@ -137,7 +137,11 @@ export class Waterfall {
     if (span.dropped) mark(`${span.dropped} dropped`, "So many spans of this run were dropped: over its limits, or refused by the sink.", "bad");
     if (span.truncated) mark("cut", "A value was over the limit and was cut; the detail pane says which.");
     if (span.abandoned) mark("given up", "The code that it covers was given up before it ended.", "warn");
-    if (folded) mark(`+${node.size - 1}`, `${node.size - 1} spans below`, node.errorsBelow ? "bad" : "");
+    if (folded) {
+      const own = spansOf(node);
+      const [below, failed] = [node.spans - own.length, node.failed - own.filter(hasFailed).length];
+      mark(failed ? `+${below}, ${failed} failed` : `+${below}`, `${counted(below, "span", "spans")} below, ${failed} of them failed`, failed ? "bad" : "");
+    }
     const id = isRun(span) && span.workflow_id ? h("span", { class: "dim" }, span.workflow_id) : null;
     label.append(fold, icon(look(span)), h("span", { class: "name", title: span.name }, span.name), ...marks, id ?? "");
     return label;

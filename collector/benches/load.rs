@@ -1,4 +1,4 @@
-//! How fast spans come in over HTTP, and how long searches take among many of them.
+//! How fast spans come in over HTTP, and how long searches and pages take among many of them.
 //!
 //! ```text
 //! cargo bench -p durable-spans-collector                  # a million spans
@@ -26,6 +26,9 @@ const SPANS_PER_RUNG: usize = 100_000;
 const CLIENTS: usize = 4;
 const SERVER: &str = "collector";
 const ROUNDS: usize = 11;
+
+/// Spans of the one trace that is large.
+const LARGE: usize = 10_000;
 
 /// Nanoseconds between two spans: a million of them take a bit over a quarter of an hour.
 const STEP_NS: i64 = 1_000_000;
@@ -68,6 +71,7 @@ async fn measure(path: &Path, running: &RunningCollector, spans: usize) {
         cpu += rung_cpu;
     }
     row("all", spans, took, cpu);
+    ingest_large(running, &client, spans).await;
     let began = Instant::now();
     while waiting(path) > 0 {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -80,6 +84,26 @@ async fn measure(path: &Path, running: &RunningCollector, spans: usize) {
     for (what, query, filters) in searches(spans) {
         search(running, &client, what, &query, &filters).await;
     }
+    println!("{:58} {:>7} {:>10} {:>10}", "page", "KB", "median ms", "max ms");
+    for (what, path) in pages(spans) {
+        page(running, &client, what, &path).await;
+    }
+    summaries(running, &client).await;
+    let rare = format!("run:run-{}", spans / 2 / SPANS_PER_TRACE);
+    println!(
+        "{:58} {:>7} {:>10} {:>10}",
+        "list to its end, over several requests", "found", "", ""
+    );
+    for (what, q) in [
+        ("metadata, rare", &*rare),
+        ("metadata that never occurs", "run:nowhere"),
+        ("a word that never occurs", "nowhere"),
+        ("a name that never occurs", "name:nowhere"),
+        ("figures of the whole trace", "spans:%3E5000"),
+    ] {
+        to_the_end(running, &client, what, q).await;
+    }
+    news(running, &client, spans).await;
     for (what, count) in [("Store::traces(100)", 100)] {
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
@@ -119,6 +143,27 @@ async fn ingest(running: &RunningCollector, client: &Client, spans: Range<usize>
         client.await.unwrap();
     }
     began.elapsed()
+}
+
+/// One trace of many spans, which the list shows first.
+async fn ingest_large(running: &RunningCollector, client: &Client, first: usize) {
+    let url = format!("{}/v5/spans/batch", running.url());
+    for start in (0..LARGE).step_by(SPANS_PER_BATCH) {
+        let items: Vec<_> = (start..start + SPANS_PER_BATCH)
+            .map(|n| {
+                let mut span = span(first + n);
+                span["trace_id"] = "large".into();
+                // A tree of ten to each.
+                span["parent_id"] = id(first + n / 10).into();
+                if n == 0 {
+                    span.as_object_mut().unwrap().remove("parent_id");
+                }
+                span
+            })
+            .collect();
+        let body = json!({ "items": items }).to_string();
+        assert_eq!(client.put(&url).body(body).send().await.unwrap().status(), 200);
+    }
 }
 
 fn row(what: &str, spans: usize, took: Duration, cpu: Duration) {
@@ -258,6 +303,112 @@ async fn search(
         found = page["items"].as_array().unwrap().len();
     }
     report(what, found, times);
+}
+
+/// What the traces page asks for.
+fn pages(spans: usize) -> Vec<(&'static str, String)> {
+    let list = |query: &str| format!("/page/traces?q={query}");
+    let middle = spans / 2;
+    let trace = id(usize::MAX - middle / SPANS_PER_TRACE);
+    vec![
+        ("list of traces", "/page/traces".into()),
+        ("list: a name", list("name:pipeline")),
+        ("list: a word, common", list(&word(0))),
+        ("list: a word that never occurs", list("nowhere")),
+        ("list: metadata, rare", list(&format!("run:run-{}", middle / SPANS_PER_TRACE))),
+        ("list: metadata that never occurs", list("run:nowhere")),
+        ("list: failed", "/page/traces?status=error".into()),
+        ("list: long traces", list("duration:%3E1h")),
+        ("list: figures of the whole trace", list("spans:%3E5000")),
+        ("statistics by name", "/page/names".into()),
+        ("statistics of a search", "/page/names?q=name:pipeline".into()),
+        ("has anything changed", "/page/changes".into()),
+        ("a trace of 100 spans", format!("/page/trace?id={trace}")),
+        ("a trace of 10,000 spans", "/page/trace?id=large".into()),
+        ("search within 10,000 spans", format!("/page/search?trace=large&text={}", word(0))),
+        ("a span", format!("/page/span?trace={trace}&id={}", id(middle))),
+        ("export of 10,000 spans, OTLP", "/page/export?format=otlp&trace=large".into()),
+    ]
+}
+
+/// A list to its end, request by request, as the page goes on until it has found what it shows.
+async fn to_the_end(running: &RunningCollector, client: &Client, what: &str, q: &str) {
+    let mut times = Vec::new();
+    let mut found = 0;
+    for _ in 0..3 {
+        let began = Instant::now();
+        let mut next = String::new();
+        found = 0;
+        loop {
+            let url = format!("{}/page/traces?q={q}&after={next}", running.url());
+            let list = client.get(url).send().await.unwrap().bytes().await.unwrap();
+            let list: Value = serde_json::from_slice(&list).unwrap();
+            found += list["traces"].as_array().unwrap().len();
+            match list["next"].as_str() {
+                Some(cursor) => next = cursor.to_owned(),
+                None => break,
+            }
+        }
+        times.push(began.elapsed());
+    }
+    report(what, found, times);
+}
+
+async fn page(running: &RunningCollector, client: &Client, what: &str, path: &str) {
+    let mut times = Vec::new();
+    let mut bytes = 0;
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let response = client.get(format!("{}{path}", running.url())).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{what}");
+        bytes = response.bytes().await.unwrap().len();
+        times.push(began.elapsed());
+    }
+    report(what, bytes / 1_000, times);
+}
+
+/// The figures of the traces that the list shows, each time of others, since they are kept.
+async fn summaries(running: &RunningCollector, client: &Client) {
+    let mut next = String::new();
+    let mut times = Vec::new();
+    let mut bytes = 0;
+    for _ in 0..ROUNDS {
+        let list = format!("{}/page/traces?after={next}", running.url());
+        let list = client.get(list).send().await.unwrap().bytes().await.unwrap();
+        let list: Value = serde_json::from_slice(&list).unwrap();
+        let ids: Vec<&Value> =
+            list["traces"].as_array().unwrap().iter().map(|trace| &trace["id"]).collect();
+        next = list["next"].as_str().unwrap().to_owned();
+        let url = format!("{}/page/summaries", running.url());
+        let began = Instant::now();
+        let response = client.post(url).body(json!(ids).to_string()).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        bytes = response.bytes().await.unwrap().len();
+        times.push(began.elapsed());
+    }
+    report("summaries of a page of traces", bytes / 1_000, times);
+}
+
+/// From a span that is sent to the list that has it, as the page asks when something has changed.
+async fn news(running: &RunningCollector, client: &Client, spans: usize) {
+    let mut times = Vec::new();
+    for n in 0..ROUNDS {
+        let mut span = span(spans + LARGE + n);
+        let trace_id = id(usize::MAX - spans - n);
+        span["trace_id"] = (&*trace_id).into();
+        span.as_object_mut().unwrap().remove("parent_id");
+        let body = json!({ "items": [span] }).to_string();
+        let began = Instant::now();
+        let url = format!("{}/v5/spans/batch", running.url());
+        assert_eq!(client.put(url).body(body).send().await.unwrap().status(), 200);
+        for path in ["/page/changes", "/page/traces"] {
+            let response = client.get(format!("{}{path}", running.url())).send().await.unwrap();
+            let text = response.text().await.unwrap();
+            assert!(path == "/page/changes" || text.contains(&trace_id));
+        }
+        times.push(began.elapsed());
+    }
+    report("a new trace: stored, noticed, listed", 1, times);
 }
 
 fn report(what: &str, found: usize, mut times: Vec<Duration>) {

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     api_key::ApiKey,
-    batch, body, guard, openai, opper, otlp,
+    batch, body, guard, import, openai, opper, otlp,
     rate::RateLimit,
     read,
     refusal::Refusal,
@@ -49,6 +49,7 @@ pub(crate) fn router(
         .route("/v5/spans/{span_id}", get(retrieve_span).patch(update_span))
         .route("/v5/spans/search", post(search_spans))
         .merge(web::data(temporal_ui))
+        .merge(import::routes())
         .merge(assessments::routes())
         .merge(otlp::routes())
         .merge(openai::routes())

@@ -109,9 +109,10 @@
 //! older version is brought up to date when it is opened; one of a newer version is refused.
 //!
 //! The traces page is part of the binary and asks nobody but the collector. What it asks for is below
-//! `/page/` and may change with any version, but for `GET /page/export`, with `format` `jsonl`, `otlp`,
-//! `csv` or `compact` and either `trace` (and `span` for a part of it) or the search of the page's
-//! address (`q`, `status`, `range`, `from`, `to`). Without a key, only requests to a local name are
+//! `/page/` and may change with any version, but for two. `GET /page/export` gives spans as `format`
+//! `jsonl`, `otlp`, `csv` or `compact`, of either `trace` (and `span` for a part of it) or the search
+//! of the page's address (`q`, `status`, `range`, `from`, `to`). `POST /page/import` stores what the
+//! first three of these gave, as the body; [`import`] says what it can read. Without a key, only requests to a local name are
 //! answered there, since a web site could make its own name lead to this machine.
 //!
 //! Commits survive the end of the process; the last ones before a power cut may be lost (SQLite in
@@ -125,6 +126,7 @@ mod collector;
 mod error;
 mod guard;
 mod http;
+pub mod import;
 mod item;
 mod lost;
 mod openai;

@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod convention;
+pub(crate) mod exported;
 mod span;
 mod value;
 

@@ -69,6 +69,18 @@ impl Refusal {
         self
     }
 
+    /// The same of a span in a file, where spans from `first_line` on were refused with it.
+    pub(crate) fn at_line(self, line: u64, first_line: u64, stored: usize) -> Self {
+        let field = self.field.as_deref().and_then(|field| field.split_once("]."));
+        let field = field.map_or("", |(_, field)| field);
+        let reason = format!(
+            "line {line}: {field} {}; spans from line {first_line} on were not imported, {stored} \
+             before them were",
+            self.reason
+        );
+        Self { field: None, reason, ..self }
+    }
+
     pub(crate) fn detail(&self) -> String {
         match self.field.as_deref() {
             None => self.reason.clone(),

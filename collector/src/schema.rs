@@ -8,8 +8,12 @@ pub(crate) mod functions;
 
 /// What brings a file from each version to the next one, the first from an empty file. A step that
 /// was released never changes again.
-const STEPS: [&str; 3] =
-    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const STEPS: [&str; 4] = [
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 
 /// Version of the tables that this collector works with, kept in the file as `PRAGMA user_version`.
 const VERSION: usize = STEPS.len();
@@ -24,6 +28,10 @@ const MAX_LOG_PAGES: i64 = 64_000;
 
 /// The log file is cut to this when it begins anew, in bytes.
 const KEPT_LOG_BYTES: i64 = 128 * 1024 * 1024;
+
+/// How much of the file readers map into their memory, in bytes, which is the most that SQLite takes. A
+/// search may look at a hundred thousand rows, and to copy the page of each takes longer.
+const MAPPED_BYTES: i64 = 0x7fff_0000;
 
 /// Opens the file for writing, making it or its tables where they are missing.
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, CollectorError> {
@@ -51,6 +59,7 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, CollectorError> {
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     prepare(&connection).map_err(failed)?;
     connection.pragma_update(None, "query_only", true).map_err(failed)?;
+    connection.pragma_update(None, "mmap_size", MAPPED_BYTES).map_err(failed)?;
     Ok(connection)
 }
 
@@ -220,6 +229,78 @@ mod tests {
             WHERE span_text MATCH 'n'";
         assert_eq!(rows(words), [1]);
         assert_eq!(rows("SELECT up_to FROM text_progress"), [20_000]);
+    }
+
+    #[test]
+    fn spans_of_version_3_are_found_by_their_trace_and_parent() {
+        let (_dir, path) = file("");
+        let before = Connection::open(&path).unwrap();
+        functions::add_to(&before).unwrap();
+        STEPS[..3].iter().for_each(|step| before.execute_batch(step).unwrap());
+        before
+            .execute_batch(
+                r#"INSERT INTO part VALUES (0), (1);
+                INSERT INTO trace VALUES ('u', 5, 11), ('t', 4, 10);
+                INSERT INTO span VALUES
+                    (3, 't', 'a', NULL, 5, 7, 'first', 'ERROR', 'CUSTOM', 9, 8, 'g', 'v', 'ot', 'os',
+                        id_key(3, 'a'), 2, '{"n":1}'),
+                    (4, 't', 'b', 'a', 4, NULL, 'second', 'SUCCESS', 'CUSTOM', NULL, NULL, NULL, NULL,
+                        NULL, NULL, id_key(4, 'b'), -1, '{}'),
+                    (20000, 'u', 'a', 'a', 5, NULL, 'third', 'SUCCESS', 'CUSTOM', NULL, NULL, NULL,
+                        NULL, NULL, NULL, id_key(20000, 'a'), -1, '{}');
+                PRAGMA user_version = 3"#,
+            )
+            .unwrap();
+        drop(before);
+        let connection = open_writer(&path).unwrap();
+        let rows = |sql: &str| -> Vec<i64> {
+            let mut query = connection.prepare(sql).unwrap();
+            query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        let of_trace = "SELECT arrival FROM span INDEXED BY span_of_trace
+            WHERE trace_key = (SELECT key FROM trace WHERE trace_id = 't') ORDER BY start_ns";
+        assert_eq!(rows(of_trace), [4, 3]);
+        let of_ids = "SELECT arrival FROM span INDEXED BY span_by_ids
+            WHERE trace_key = (SELECT key FROM trace WHERE trace_id = 'u')
+                AND id_key & 281474976710655 = id_key(0, 'a')";
+        assert_eq!(rows(of_ids), [20_000]);
+        let of_parent = "SELECT arrival FROM span INDEXED BY span_by_parent
+            WHERE parent_key IN (SELECT id_key(part << 14, 'a') FROM part) ORDER BY arrival";
+        assert_eq!(rows(of_parent), [4, 20_000]);
+        assert_eq!(rows("SELECT key FROM trace ORDER BY written_s"), [1, 2], "as they came");
+        let mut first = connection.prepare("SELECT * FROM span WHERE arrival = 3").unwrap();
+        let names: Vec<String> = first.column_names().map(str::to_owned).collect();
+        let row: Vec<(String, rusqlite::types::Value)> = first
+            .query_row([], |row| {
+                names.iter().enumerate().map(|(n, name)| Ok((name.clone(), row.get(n)?))).collect()
+            })
+            .unwrap();
+        let value = |name: &str| row.iter().find(|(of, _)| of == name).unwrap().1.clone();
+        for (name, text) in [
+            ("trace_id", "t"),
+            ("id", "a"),
+            ("name", "first"),
+            ("status", "ERROR"),
+            ("type", "CUSTOM"),
+            ("group_id", "g"),
+            ("application_variant_id", "v"),
+            ("obs_trace_id", "ot"),
+            ("obs_span_id", "os"),
+            ("body", r#"{"n":1}"#),
+        ] {
+            assert_eq!(value(name), text.to_owned().into(), "{name}");
+        }
+        for (name, number) in [
+            ("start_ns", 5_i64),
+            ("end_ns", 7),
+            ("id_key", 0xaf63_dc4c_8601),
+            ("duration_class", 2),
+            ("input_tokens", 9),
+            ("output_tokens", 8),
+        ] {
+            assert_eq!(value(name), number.into(), "{name}");
+        }
+        assert_eq!(value("parent_key"), rusqlite::types::Value::Null);
     }
 
     #[test]

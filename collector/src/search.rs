@@ -9,4 +9,4 @@ pub(crate) mod filters;
 mod metadata;
 mod plan;
 pub(crate) mod results;
-mod terms;
+pub(crate) mod terms;

@@ -28,7 +28,10 @@ pub(crate) mod update;
 pub(crate) mod write;
 mod writer;
 
-const SPANS_OF_TRACE: &str = "SELECT body FROM span WHERE trace_id = ? ORDER BY start_ns, rowid";
+const SPANS_OF_TRACE: &str = "
+    SELECT body FROM span WHERE trace_key = (SELECT key FROM trace WHERE trace_id = ?)
+    ORDER BY start_ns, rowid
+";
 
 /// The one that arrived last, if several traces have a span of this id.
 const SPAN_OF_ID: &str = "
@@ -38,11 +41,11 @@ const SPAN_OF_ID: &str = "
 
 const LATEST_TRACES: &str = "
     SELECT trace.trace_id, trace.start_ns,
-        (SELECT count(*) FROM span WHERE span.trace_id = trace.trace_id),
+        (SELECT count(*) FROM span WHERE trace_key = trace.key),
         root.body ->> '$.name', root.body ->> '$.status', root.end_ns
     FROM trace LEFT JOIN span AS root ON root.rowid = (
         SELECT rowid FROM span
-        WHERE span.trace_id = trace.trace_id AND span.parent_id IS NULL
+        WHERE trace_key = trace.key AND parent_id IS NULL
         ORDER BY span.start_ns, span.rowid LIMIT 1)
     ORDER BY trace.start_ns DESC, trace.trace_id DESC LIMIT ?
 ";

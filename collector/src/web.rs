@@ -25,11 +25,12 @@ use tokio::sync::mpsc;
 use crate::{body, http::blocking, refusal::Refusal, store::Store};
 
 mod assets;
-mod export;
+pub(crate) mod export;
 mod list;
 mod queries;
 mod query;
 mod record;
+mod shortlist;
 mod summary;
 mod trace;
 mod version;

@@ -209,3 +209,44 @@ async fn what_was_sent_on_several_lines_is_exported_on_one() {
     let span: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(span["input"], json!({"x": 1.1}));
 }
+
+#[tokio::test]
+async fn a_file_of_any_length_is_imported_and_a_line_at_fault_is_named() {
+    let setup = Setup::new().await;
+    let import = async |file: String| {
+        let url = format!("{}/page/import", setup.running.url());
+        let response = setup.client.post(url).body(file).send().await.unwrap();
+        let status = response.status().as_u16();
+        let answer = serde_json::from_slice::<Value>(&response.bytes().await.unwrap()).unwrap();
+        (status, answer)
+    };
+    // More than any request of the API may hold.
+    let mut lines: Vec<String> = (0..1_200)
+        .map(|n| {
+            let mut span = span("t", &n.to_string(), None, Some(1));
+            span["input"]["text"] = "x".repeat(16_000).into();
+            span.to_string()
+        })
+        .collect();
+    assert_eq!(import(lines.join("\n")).await, (200, json!({"spans": 1_200})));
+    assert_eq!(setup.running.store().spans(&"t".parse().unwrap()).unwrap().len(), 1_200);
+
+    lines[700] = lines[700].replace("2026", "later");
+    let (status, answer) = import(lines.join("\n").replace("\"t\"", "\"u\"")).await;
+    assert_eq!(status, 422);
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(detail.starts_with("line 701: start_timestamp must be"), "{detail}");
+    assert!(detail.contains("700 spans were imported: mend the file"), "{detail}");
+    assert_eq!(setup.running.store().spans(&"u".parse().unwrap()).unwrap().len(), 700);
+
+    let cycle = [span("v", "a", Some("b"), Some(1)), span("v", "b", Some("a"), Some(1))];
+    let (status, answer) = import(cycle.map(|span| span.to_string()).join("\n\n")).await;
+    let detail = answer["detail"].as_str().unwrap();
+    assert_eq!(status, 409);
+    assert_eq!(
+        detail,
+        "line 1: parent_id makes the span its own ancestor; spans from line 1 on were not \
+         imported, 0 before them were"
+    );
+    assert_eq!(import(String::new()).await, (200, json!({"spans": 0})));
+}

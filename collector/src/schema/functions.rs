@@ -6,7 +6,8 @@ use rusqlite::{Connection, functions::FunctionFlags};
 /// of about a hundred pages, while a look-up has to look into each part.
 const PART_BITS: u32 = 14;
 
-/// Bits of an id's hash.
+/// Bits of an id's hash. In SQL the key of an id in part 0, which is the hash alone, is found by
+/// `id_key & 281474976710655`.
 const HASH_BITS: u32 = 48;
 
 /// Duration classes to each doubling, as a power of two.
@@ -17,7 +18,7 @@ pub(super) fn add_to(connection: &Connection) -> rusqlite::Result<()> {
     connection.create_scalar_function("id_key", 2, flags, |args| {
         let id =
             args.get_raw(1).as_bytes().map_err(|e| rusqlite::Error::UserFunctionError(e.into()))?;
-        Ok(id_key(args.get(0)?, id))
+        Ok(id_key(args.get(0)?, id_hash(id)))
     })?;
     connection
         .create_scalar_function("duration_class", 1, flags, |args| Ok(duration_class(args.get(0)?)))
@@ -30,17 +31,22 @@ pub(crate) fn part(row: i64) -> i64 {
 
 /// What the index knows an id by: the part of its row, and a hash. Ids that share a key are told
 /// apart by themselves.
-fn id_key(row: i64, id: &[u8]) -> i64 {
+pub(crate) fn id_key(row: i64, hash: i64) -> i64 {
+    part(row) << HASH_BITS | hash
+}
+
+/// The hash of an id in its key.
+pub(crate) fn id_hash(id: &[u8]) -> i64 {
     // FNV-1a.
     let hash = id.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    part(row) << HASH_BITS | (hash >> (64 - HASH_BITS)).cast_signed()
+    (hash >> (64 - HASH_BITS)).cast_signed()
 }
 
 /// A coarser measure of how long a span took: -1 for one that goes on. Of two spans, the longer one
 /// has the same class or a higher one.
-fn duration_class(duration_ns: Option<i64>) -> i64 {
+pub(crate) fn duration_class(duration_ns: Option<i64>) -> i64 {
     let Some(duration_ns) = duration_ns else { return -1 };
     let duration_ns = duration_ns.max(0).cast_unsigned();
     let doublings = duration_ns.checked_ilog2().unwrap_or(0).saturating_sub(CLASS_BITS);
@@ -56,9 +62,10 @@ mod tests {
     /// Files hold them.
     #[test]
     fn keys_and_classes_never_change() {
-        assert_eq!(id_key(0, b""), 0xcbf2_9ce4_8422);
-        assert_eq!(id_key(16_383, b"a"), 0xaf63_dc4c_8601);
-        assert_eq!(id_key(16_384, b"a"), 0x1_af63_dc4c_8601);
+        let key = |row, id| id_key(row, id_hash(id));
+        assert_eq!(key(0, b""), 0xcbf2_9ce4_8422);
+        assert_eq!(key(16_383, b"a"), 0xaf63_dc4c_8601);
+        assert_eq!(key(16_384, b"a"), 0x1_af63_dc4c_8601);
         assert_eq!([None, Some(-5), Some(0), Some(31)].map(duration_class), [-1, 0, 0, 31]);
         assert_eq!([32, 33, 34, 63, 64].map(|ns| duration_class(Some(ns))), [32, 32, 33, 47, 48]);
         assert_eq!(duration_class(Some(1_000_000_000)), 429);

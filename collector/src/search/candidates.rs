@@ -72,7 +72,9 @@ fn of_term(
         }
     }
     for trace_id in &terms.trace_ids {
-        let sql = "SELECT rowid FROM span WHERE trace_id = ? LIMIT ?";
+        let sql = "
+            SELECT rowid FROM span WHERE trace_key = (SELECT key FROM trace WHERE trace_id = ?)
+            LIMIT ?";
         if !rows.add(transaction, sql, &[trace_id])? {
             return Ok(None);
         }
@@ -84,6 +86,15 @@ fn limit(most: usize) -> i64 {
     i64::try_from(most + 1).unwrap_or(i64::MAX)
 }
 
+/// The rows whose words fit a query of the index, or that are not in the index yet. `None` if these
+/// would be too many.
+pub(crate) fn with_words(
+    transaction: &Transaction<'_>,
+    words: &str,
+) -> rusqlite::Result<Option<Vec<i64>>> {
+    Ok(Rows::default().with_words(transaction, words)?.map(|Rows(rows)| rows))
+}
+
 #[derive(Default)]
 struct Rows(Vec<i64>);
 
@@ -93,7 +104,7 @@ impl Rows {
         mut self,
         transaction: &Transaction<'_>,
         words: &str,
-    ) -> Result<Option<Self>, Refusal> {
+    ) -> rusqlite::Result<Option<Self>> {
         let indexed = "SELECT rowid FROM span_text WHERE span_text MATCH ? LIMIT ?";
         let new = "SELECT rowid FROM span WHERE rowid > (SELECT up_to FROM text_progress) LIMIT ?";
         let stale = "SELECT span_row FROM stale_text LIMIT ?";
@@ -109,7 +120,7 @@ impl Rows {
         transaction: &Transaction<'_>,
         sql: &str,
         values: &[&dyn ToSql],
-    ) -> Result<bool, Refusal> {
+    ) -> rusqlite::Result<bool> {
         let limit = limit(MAX_SORTED_ROWS);
         let values: Vec<&dyn ToSql> =
             values.iter().copied().chain([&limit as &dyn ToSql]).collect();

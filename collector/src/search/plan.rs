@@ -1,4 +1,4 @@
-use durable_spans_model::SpanStatus;
+use durable_spans_model::{SpanStatus, SpanType};
 use rusqlite::{Transaction, params_from_iter, types::Value};
 
 use crate::{
@@ -14,7 +14,14 @@ use crate::{
 /// answer until the page is full is the better way.
 pub(crate) const MAX_SORTED_ROWS: usize = 20_000;
 
+/// All spans, trace by trace in the order of the traces' ids.
+const SPANS_BY_TRACE_ID: &str = "(SELECT key, trace_id AS in_order FROM trace)
+    CROSS JOIN span INDEXED BY span_by_ids ON trace_key = key";
+
 const SUCCESS: &str = SpanStatus::Success.as_str();
+
+/// The types that have no index.
+const PLAIN: [&str; 2] = [SpanType::Custom.as_str(), SpanType::Standalone.as_str()];
 
 /// A condition of SQL, with the values for its question marks.
 #[derive(Clone, Debug)]
@@ -40,13 +47,13 @@ pub(crate) struct Query {
 
 /// A way to the rows: through an index, by a condition that it can look up.
 struct Driver {
-    /// What to tell SQLite after the name of the table.
-    index: &'static str,
+    /// What to read from.
+    from: &'static str,
     condition: Condition,
     /// Whether the rows come by start.
     by_start: bool,
-    /// Whether all its rows are alike in what the answer is sorted by.
-    is_tied: bool,
+    /// What to order its rows by, where that is not what the search says.
+    order: Option<[&'static str; 2]>,
 }
 
 pub(crate) fn plan(transaction: &Transaction<'_>, search: &Search) -> Result<Plan, Refusal> {
@@ -64,16 +71,13 @@ pub(crate) fn plan(transaction: &Transaction<'_>, search: &Search) -> Result<Pla
 impl Query {
     fn new(search: &Search, driver: Driver, conditions: &[Condition]) -> Self {
         let direction = if search.is_ascending() { "ASC" } else { "DESC" };
-        let order = search.order_columns();
-        let order: Vec<_> = order[usize::from(driver.is_tied)..]
-            .iter()
-            .map(|column| format!("{column} {direction}"))
-            .collect();
+        let order = driver.order.map_or_else(|| search.order_columns(), |order| order.to_vec());
+        let order: Vec<_> = order.iter().map(|column| format!("{column} {direction}")).collect();
         // First what the index can look up.
         let conditions = [&[driver.condition], conditions].concat();
         let sql = format!(
-            "SELECT rowid, start_ns FROM span {} WHERE {} ORDER BY {}",
-            driver.index,
+            "SELECT arrival, start_ns FROM {} WHERE {} ORDER BY {}",
+            driver.from,
             join(&conditions),
             order.join(", "),
         );
@@ -122,7 +126,7 @@ fn choose(transaction: &Transaction<'_>, search: &Search) -> Result<Option<Drive
         && best.as_ref().is_none_or(|(least, _)| rows.len() < *least)
     {
         let condition = Condition::any_of("rowid", rows);
-        best = Some((0, Driver::new("NOT INDEXED", condition)));
+        best = Some((0, Driver::new("span NOT INDEXED", condition)));
     }
     let best = best.filter(|(count, driver)| {
         *count <= MAX_SORTED_ROWS || driver.by_start && search.sort_by == SortBy::Start
@@ -142,24 +146,25 @@ fn drivers(filters: &Filters) -> Vec<Driver> {
     };
     let is_one = |texts: &Option<Vec<String>>| texts.as_ref().is_some_and(|ids| ids.len() == 1);
     let Filters { trace_ids, span_ids, parent_ids, names, .. } = filters;
-    add("INDEXED BY span_by_id", span_ids.clone().map(Condition::any_id), false);
+    add("span INDEXED BY span_by_id", span_ids.clone().map(Condition::any_id), false);
     let of_pairs = filters.spans.as_ref();
     let of_pairs = of_pairs.map(|pairs| pairs.iter().map(|(_, id)| id.clone()).collect());
     let of_pairs = of_pairs.map(Condition::any_id);
-    add("INDEXED BY span_by_id", of_pairs, false);
+    add("span INDEXED BY span_by_id", of_pairs, false);
     let of_trace = match filters.parents_only {
-        true => "INDEXED BY root_of_trace",
-        false => "INDEXED BY span_of_trace",
+        true => "span INDEXED BY root_of_trace",
+        false => "span INDEXED BY span_of_trace",
     };
-    add(of_trace, any_of("trace_id", trace_ids), is_one(trace_ids));
-    add("INDEXED BY span_by_parent", any_of("parent_id", parent_ids), false);
+    add(of_trace, trace_ids.clone().map(Condition::any_trace), is_one(trace_ids));
+    let of_parents = parent_ids.clone().map(|ids| Condition::any_key("parent_key", ids));
+    add("span INDEXED BY span_by_parent", of_parents, false);
     let variants = any_of("application_variant_id", &filters.application_variant_ids);
-    add("INDEXED BY span_by_variant", variants, false);
-    add("INDEXED BY span_by_obs_trace", any_of("obs_trace_id", &filters.obs_trace_ids), false);
-    add("INDEXED BY span_by_obs_span", any_of("obs_span_id", &filters.obs_span_ids), false);
+    add("span INDEXED BY span_by_variant", variants, false);
+    add("span INDEXED BY span_by_obs_trace", any_of("obs_trace_id", &filters.obs_trace_ids), false);
+    add("span INDEXED BY span_by_obs_span", any_of("obs_span_id", &filters.obs_span_ids), false);
     let group = filters.group_id.as_ref().map(|id| Condition::new("group_id = ?", [id.clone()]));
-    add("INDEXED BY span_by_group", group, true);
-    add("INDEXED BY span_by_name", any_of("name", names), is_one(names));
+    add("span INDEXED BY span_by_group", group, true);
+    add("span INDEXED BY span_by_name", any_of("name", names), is_one(names));
     let failures =
         filters.statuses.as_ref().filter(|names| names.iter().all(|name| name != SUCCESS));
     let failed = failures.map(|names| {
@@ -167,9 +172,17 @@ fn drivers(filters: &Filters) -> Vec<Driver> {
         // Tells SQLite that the index holds them all.
         Condition { sql: format!("status <> '{SUCCESS}' AND {sql}"), values }
     });
-    add("INDEXED BY failed_by_start", failed, is_one(&filters.statuses));
+    add("span INDEXED BY failed_by_start", failed, is_one(&filters.statuses));
+    let typed =
+        filters.types.as_ref().filter(|types| !types.iter().any(|of| PLAIN.contains(&&**of)));
+    let typed = typed.map(|types| {
+        let Condition { sql, values } = Condition::any_of("type", types.clone());
+        let [custom, standalone] = PLAIN;
+        Condition { sql: format!("type NOT IN ('{custom}', '{standalone}') AND {sql}"), values }
+    });
+    add("span INDEXED BY typed_by_start", typed, is_one(&filters.types));
     let types = filters.assessment_types.as_ref().map(|types| assessed(types));
-    add("NOT INDEXED", types, false);
+    add("span NOT INDEXED", types, false);
     let window = (filters.from_ns.is_some() || filters.to_ns.is_some()).then(|| {
         let from = filters.from_ns.unwrap_or(i64::MIN);
         let to = filters.to_ns.unwrap_or(i64::MAX);
@@ -177,26 +190,26 @@ fn drivers(filters: &Filters) -> Vec<Driver> {
     });
     match filters.parents_only {
         true => {
-            let roots = "INDEXED BY root_by_start";
+            let roots = "span INDEXED BY root_by_start";
             add(roots, window.or(Some(Condition::new("start_ns > ?", [i64::MIN]))), true);
         }
-        false => add("INDEXED BY span_by_start", window, true),
+        false => add("span INDEXED BY span_by_start", window, true),
     }
     drivers
 }
 
 impl Driver {
-    fn new(index: &'static str, condition: Condition) -> Self {
-        Self { index, condition, by_start: false, is_tied: false }
+    fn new(from: &'static str, condition: Condition) -> Self {
+        Self { from, condition, by_start: false, order: None }
     }
 
     /// Number of its rows, at most one more than matters.
     fn count(&self, transaction: &Transaction<'_>) -> Result<usize, Refusal> {
-        let Self { index, condition, .. } = self;
+        let Self { from, condition, .. } = self;
         // The partial indexes of roots need to be told that only roots are wanted.
-        let roots = if index.contains("root_") { "AND parent_id IS NULL" } else { "" };
+        let roots = if from.contains("root_") { "AND parent_id IS NULL" } else { "" };
         let sql = format!(
-            "SELECT count(*) FROM (SELECT 1 FROM span {index} WHERE {} {roots} LIMIT {})",
+            "SELECT count(*) FROM (SELECT 1 FROM {from} WHERE {} {roots} LIMIT {})",
             condition.sql,
             MAX_SORTED_ROWS + 1,
         );
@@ -213,15 +226,18 @@ impl Driver {
             vec![Self::new(index, Condition::new(least, [i64::MIN]))]
         };
         match (search.sort_by, search.filters.parents_only) {
-            (SortBy::Start, true) => all("INDEXED BY root_by_start"),
-            (SortBy::Start, false) => all("INDEXED BY span_by_start"),
-            (SortBy::Duration, _) => all("INDEXED BY span_by_duration"),
+            (SortBy::Start, true) => all("span INDEXED BY root_by_start"),
+            (SortBy::Start, false) => all("span INDEXED BY span_by_start"),
+            (SortBy::Duration, _) => all("span INDEXED BY span_by_duration"),
             (SortBy::InputTokens, _) => {
-                Self::tokens(search, place, "input_tokens", "INDEXED BY span_by_input_tokens")
+                Self::tokens(search, place, "input_tokens", "span INDEXED BY span_by_input_tokens")
             }
-            (SortBy::OutputTokens, _) => {
-                Self::tokens(search, place, "output_tokens", "INDEXED BY span_by_output_tokens")
-            }
+            (SortBy::OutputTokens, _) => Self::tokens(
+                search,
+                place,
+                "output_tokens",
+                "span INDEXED BY span_by_output_tokens",
+            ),
         }
     }
 
@@ -232,22 +248,21 @@ impl Driver {
         column: &str,
         index: &'static str,
     ) -> Vec<Self> {
-        let columns = search.order_columns();
-        let (key, tie) = (columns[0], columns[1]);
+        let key = search.order_columns()[0];
+        let (from, order) = match search.ties {
+            Ties::Ids => (SPANS_BY_TRACE_ID, ["in_order", "id"]),
+            Ties::Arrival => ("span NOT INDEXED", ["arrival", "id"]),
+        };
         let some = format!("{column} > 0 AND {key} >= ?");
         let some = Self::new(index, Condition::new(some, [i64::MIN]));
         let mut none = Condition { sql: format!("{key} = 0"), values: Vec::new() };
         if let Some([Value::Integer(0), place, ..]) = place {
             // Something that the index can look up.
             let operator = if search.is_ascending() { ">=" } else { "<=" };
-            none.sql += &format!(" AND {tie} {operator} ?");
+            none.sql += &format!(" AND {} {operator} ?", order[0]);
             none.values.push(place.clone());
         }
-        let index = match search.ties {
-            Ties::Ids => "INDEXED BY span_by_ids",
-            Ties::Arrival => "NOT INDEXED",
-        };
-        let none = Self { is_tied: true, ..Self::new(index, none) };
+        let none = Self { order: Some(order), ..Self::new(from, none) };
         if search.is_ascending() { vec![none, some] } else { vec![some, none] }
     }
 }
@@ -303,7 +318,10 @@ fn assessed(types: &[String]) -> Condition {
     let Condition { sql, values } = Condition::any_of("assessment.type", types.to_vec());
     let sql = format!(
         "rowid IN (SELECT s.rowid FROM assessment JOIN span AS s
-            ON s.trace_id = assessment.trace_id AND s.id = assessment.span_id WHERE {sql})"
+            ON s.trace_key = (SELECT key FROM trace WHERE trace.trace_id = assessment.trace_id)
+                AND s.id_key & 281474976710655 = id_key(0, assessment.span_id)
+                AND s.id = assessment.span_id
+            WHERE {sql})"
     );
     Condition { sql, values }
 }
@@ -398,11 +416,22 @@ impl Condition {
         Self { sql: sql.into(), values: values.map(Into::into).into() }
     }
 
-    /// May be true of other ids, too.
     fn any_id(ids: Vec<String>) -> Self {
+        Self::any_key("id_key", ids)
+    }
+
+    /// May be true of other ids, too.
+    fn any_key(column: &str, ids: Vec<String>) -> Self {
         let ids = serde_json::Value::from(ids).to_string();
         let keys = "SELECT id_key(part << 14, value) FROM part, json_each(?)";
-        Self::new(format!("id_key IN ({keys})"), [ids])
+        Self::new(format!("{column} IN ({keys})"), [ids])
+    }
+
+    fn any_trace(ids: Vec<String>) -> Self {
+        let Self { sql, values } = Self::any_of("trace_id", ids);
+        let is_one = !sql.contains(" IN ");
+        let operator = if is_one { "=" } else { "IN" };
+        Self { sql: format!("trace_key {operator} (SELECT key FROM trace WHERE {sql})"), values }
     }
 
     fn any_of<V: Into<Value> + Into<serde_json::Value>>(column: &str, mut values: Vec<V>) -> Self {
@@ -430,16 +459,18 @@ mod tests {
             .execute(
                 "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)
                 INSERT INTO span (
-                    trace_id, id, parent_id, start_ns, name, status, type, group_id, id_key,
-                    duration_class, body
+                    trace_key, trace_id, id, parent_id, start_ns, name, status, type, group_id,
+                    id_key, parent_key, duration_class, body
                 )
-                SELECT 't', 'id' || n, CASE n % 2 WHEN 0 THEN 'p' END, n, 'name', 'SUCCESS', 'CUSTOM',
-                    'g', id_key(n, 'id' || n), duration_class(NULL), '{}'
+                SELECT 1, 't', 'id' || n, CASE n % 2 WHEN 0 THEN 'p' END, n, 'name', 'SUCCESS',
+                    'CUSTOM', 'g', id_key(n, 'id' || n),
+                    CASE n % 2 WHEN 0 THEN id_key(n, 'p') END, duration_class(NULL), '{}'
                 FROM n",
                 [i64::try_from(spans).unwrap()],
             )
             .unwrap();
         connection.execute("INSERT INTO part VALUES (0)", []).unwrap();
+        connection.execute("INSERT INTO trace VALUES (1, 't', 1, 1)", []).unwrap();
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let query: Vec<_> = query.iter().map(own).collect();
         let search = Search::parse(&query, filters.to_string().as_bytes()).unwrap();
@@ -468,6 +499,7 @@ mod tests {
             (&[("starting_after", "id7")], json!({"trace_ids": ["t"]}), "span_of_trace"),
             (&[], json!({"trace_ids": ["t", "u"]}), "span_by_start"),
             (&[], json!({"names": ["name"]}), "span_by_name"),
+            (&[], json!({"types": ["CUSTOM"]}), "span_by_start"),
             (&[], json!({"group_id": "g"}), "span_by_group"),
             (&[], json!({"parents_only": true}), "root_by_start"),
             (&[], json!({"parents_only": true, "trace_ids": ["t"]}), "root_of_trace"),
@@ -491,6 +523,8 @@ mod tests {
             (json!({"statuses": ["ERROR", "CANCELED"]}), "failed_by_start"),
             (json!({"statuses": ["ERROR"], "trace_ids": ["t"]}), "failed_by_start"),
             (json!({"names": ["other"], "trace_ids": ["t"]}), "span_by_name"),
+            (json!({"types": ["GUARDRAIL"]}), "typed_by_start"),
+            (json!({"types": ["GUARDRAIL", "COMPLETION"]}), "typed_by_start"),
             (json!({"spans": [{"trace_id": "t", "span_id": "id7"}]}), "span_by_id"),
             (json!({"application_variant_ids": ["v"]}), "span_by_variant"),
             (json!({"obs_trace_ids": ["0af7651916cd43dd8448eb211c80319c"]}), "span_by_obs_trace"),

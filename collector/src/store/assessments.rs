@@ -5,11 +5,13 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use crate::{
     assessment::{Assessment, Listing, NewAssessment, Said},
     refusal::Refusal,
-    store::Store,
+    store::{Store, write},
 };
 
 const ROOT: &str = "
-    SELECT id FROM span WHERE trace_id = ? AND parent_id IS NULL ORDER BY start_ns, rowid LIMIT 1
+    SELECT id FROM span
+    WHERE trace_key = (SELECT key FROM trace WHERE trace_id = ?) AND parent_id IS NULL
+    ORDER BY start_ns, rowid LIMIT 1
 ";
 
 impl Store {
@@ -96,7 +98,7 @@ fn find(connection: &Connection, id: &str) -> Result<String, Refusal> {
 fn assessed_span(connection: &Connection, new: &NewAssessment) -> Result<String, Refusal> {
     let found = match &new.span_id {
         Some(span_id) => connection
-            .prepare_cached("SELECT id FROM span WHERE trace_id = ? AND id = ?")?
+            .prepare_cached(write::ID)?
             .query_row([&new.trace_id, span_id], |row| row.get(0))
             .optional()?,
         None => connection

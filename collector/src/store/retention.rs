@@ -113,7 +113,8 @@ fn next_trace(
 /// Forgets a trace, or a part of a big one, whose turn comes again until it is gone.
 fn forget(transaction: &Transaction<'_>, trace_id: &str) -> Result<Forgotten, rusqlite::Error> {
     let mut rows = transaction.prepare_cached(
-        "SELECT rowid FROM span WHERE trace_id = ? ORDER BY start_ns DESC LIMIT ?",
+        "SELECT rowid FROM span WHERE trace_key = (SELECT key FROM trace WHERE trace_id = ?)
+         ORDER BY start_ns DESC LIMIT ?",
     )?;
     let rows = rows.query_map((trace_id, STEP), |row| row.get(0))?;
     let rows: Vec<i64> = rows.collect::<Result<_, _>>()?;

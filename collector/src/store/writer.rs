@@ -254,6 +254,8 @@ mod tests {
                 })
             });
             is_done.recv().unwrap();
+            // The lock is free once the work has seen that others wait.
+            drop(writer.lock());
             writer.waiting.fetch_sub(1, Ordering::Relaxed);
             next(&writer);
             first.join().unwrap()

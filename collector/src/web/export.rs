@@ -11,8 +11,8 @@ use super::{
 };
 
 mod compact;
-mod csv;
-mod otlp;
+pub(crate) mod csv;
+pub(crate) mod otlp;
 
 /// Most spans of one trace in an export.
 const MAX_SPANS: usize = 1_000_000;
@@ -23,9 +23,10 @@ const LOOK_FOR: Duration = Duration::from_millis(80);
 /// How spans are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// One span a line, as the API answers with it; the page and the command read it back.
+    /// One span a line, as the API answers with it.
     JsonLines,
-    /// OTLP's JSON, one request a line, as the OpenTelemetry collector's file receiver reads it.
+    /// OTLP's JSON, one request a line, as the OpenTelemetry collector's file receiver reads it. The
+    /// page and the command read it and CSV back, too.
     Otlp,
     Csv,
     /// A tree of what matters, for a language model to read. One trace or part of one.

@@ -11,6 +11,7 @@ use super::{
     queries::{self, Fingerprint, Place, Stored},
     query::{Query, Status},
     record::Record,
+    shortlist,
     summary::{self, Summary},
 };
 
@@ -183,6 +184,7 @@ pub(crate) struct Walk<'q> {
     /// The last trace that was looked at.
     place: Option<Place>,
     ahead: std::vec::IntoIter<Place>,
+    has_begun: bool,
     /// Whether nothing is left beyond `ahead`.
     exhausted: bool,
     looked_at: usize,
@@ -200,6 +202,7 @@ impl<'q> Walk<'q> {
             query,
             place: after,
             ahead: Vec::new().into_iter(),
+            has_begun: false,
             exhausted: false,
             looked_at: 0,
             began: Instant::now(),
@@ -241,8 +244,22 @@ impl<'q> Walk<'q> {
         if self.ahead.len() == 0 && !self.exhausted {
             let range =
                 (self.query.from_ns.unwrap_or(i64::MIN), self.query.to_ns.unwrap_or(i64::MAX));
-            let places = queries::candidates(connection, range, self.place.as_ref(), STEP)?;
-            self.exhausted = places.len() < STEP;
+            let after = self.place.as_ref();
+            let few = match std::mem::replace(&mut self.has_begun, true) {
+                true => None,
+                false => shortlist::find(connection, self.query, range, after)?,
+            };
+            let places = match few {
+                Some(few) => {
+                    self.exhausted = true;
+                    few
+                }
+                None => {
+                    let places = queries::candidates(connection, range, after, STEP)?;
+                    self.exhausted = places.len() < STEP;
+                    places
+                }
+            };
             self.ahead = places.into_iter();
         }
         let next = self.ahead.next();

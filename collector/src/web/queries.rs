@@ -10,23 +10,31 @@ const CANDIDATES: &str = "
 ";
 
 const ROOT: &str = "
-    SELECT body, start_ns, end_ns FROM span WHERE trace_id = ? AND parent_id IS NULL
+    SELECT body, start_ns, end_ns FROM span
+    WHERE trace_key = (SELECT key FROM trace WHERE trace_id = ?) AND parent_id IS NULL
     ORDER BY start_ns, rowid LIMIT 1
 ";
 
-const COUNT: &str = "SELECT count(*) FROM span WHERE trace_id = ?";
-
-const SPANS: &str = "
-    SELECT body, start_ns, end_ns FROM span WHERE trace_id = ? ORDER BY start_ns, rowid LIMIT ?
+const COUNT: &str = "
+    SELECT count(*) FROM span WHERE trace_key = (SELECT key FROM trace WHERE trace_id = ?)
 ";
 
-const SPAN: &str = "SELECT body, start_ns, end_ns FROM span WHERE trace_id = ? AND id = ?";
+const SPANS: &str = "
+    SELECT body, start_ns, end_ns FROM span
+    WHERE trace_key = (SELECT key FROM trace WHERE trace_id = ?) ORDER BY start_ns, rowid LIMIT ?
+";
+
+const SPAN: &str = "
+    SELECT body, start_ns, end_ns FROM span
+    WHERE trace_key = (SELECT key FROM trace WHERE trace_id = ?1)
+        AND id_key & 281474976710655 = id_key(0, ?2) AND id = ?2
+";
 
 /// The length tells a change of a span that had ended before; it is known without reading the
 /// text.
 const FINGERPRINT: &str = "
     SELECT count(*), count(end_ns), coalesce(max(rowid), 0), coalesce(sum(octet_length(body)), 0)
-    FROM span WHERE trace_id = ?
+    FROM span WHERE trace_key = (SELECT key FROM trace WHERE trace_id = ?)
 ";
 
 /// A place in the list of traces: start in Unix nanoseconds, and id.

@@ -9,7 +9,7 @@ use super::{
     record::{Needle, Record},
     summary::Summary,
 };
-use crate::refusal::Refusal;
+use crate::{refusal::Refusal, search::terms::tokens};
 
 /// What a trace must be like to be listed. All terms must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -129,6 +129,25 @@ impl Query {
             };
             holds != *negated
         })
+    }
+
+    /// For each term that the index of words can judge, what to ask it: words that a span must hold
+    /// for the trace to match, in the language of SQLite's FTS5.
+    pub(crate) fn indexed(&self) -> Vec<String> {
+        let positive = self.terms.iter().filter(|term| !term.negated);
+        let texts = positive.filter_map(|term| match &term.test {
+            Test::Metadata(key, value) if value == "*" => Some([key, ""]),
+            // What JSON escapes, the index has without escapes.
+            Test::Metadata(key, value) if !value.contains('\\') => Some([key, value]),
+            Test::Metadata(key, _) => Some([key, ""]),
+            Test::Tag(tag) => Some(["tags", tag]),
+            _ => None,
+        });
+        let queries = texts.map(|texts| {
+            let words = texts.into_iter().flat_map(tokens).filter(|word| word.is_ascii());
+            words.map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" AND ")
+        });
+        queries.filter(|query| !query.is_empty()).collect()
     }
 
     /// Whether the spans with these bodies may pass [`Query::matches`], by their text alone.

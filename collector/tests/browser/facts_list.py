@@ -90,7 +90,7 @@ def what_is_exported_can_be_imported(browser):
             page.get_by_role("button", name="Export").click()
             with page.expect_download() as download:
                 page.get_by_role("menuitem", name=item).click()
-            exports[item] = Path(download.value.path()).read_text()
+            exports[item] = Path(download.value.path()).read_bytes().decode()
         lines = exports["JSON lines"].splitlines()
         assert len(lines) == len(spans)
         otlp = [json.loads(line) for line in exports["OTLP JSON"].splitlines()]
@@ -103,9 +103,17 @@ def what_is_exported_can_be_imported(browser):
             expect(page.locator(".traces tbody tr")).to_have_count(1)
             again = page.request.get(other.collector.url + "/page/export?format=jsonl&trace=r").text()
             assert again.splitlines() == lines
-            page.locator("input[type=file]").set_input_files({"name": "bad.jsonl", "mimeType": "text/plain", "buffer": b"{]\n"})
-            expect(page.locator(".toast")).to_contain_text("not imported: body is not valid JSON")
+            bad = (lines[0] + "\n{]\n").encode()
+            page.locator("input[type=file]").set_input_files({"name": "bad.jsonl", "mimeType": "text/plain", "buffer": bad})
+            expect(page.locator(".toast")).to_contain_text("not imported: line 2: is not valid JSON at column 2")
             other.wrong.clear()  # The browser logs the refusal.
+        for item, format in [("OTLP JSON", "otlp"), ("CSV", "csv")]:
+            with tab(browser) as other:
+                page = other.open("/")
+                page.locator("input[type=file]").set_input_files({"name": f"spans.{format}", "mimeType": "text/plain", "buffer": exports[item].encode()})
+                expect(page.locator(".toast")).to_contain_text(f"{len(spans)} spans imported")
+                again = page.request.get(other.collector.url + f"/page/export?format={format}&trace=r").body().decode()
+                assert again == exports[item], item
 
 
 @fact

@@ -51,6 +51,32 @@ def a_trace_is_a_tree_that_folds_with_the_keyboard(browser):
 
 
 @fact
+def errors_are_counted_alike_wherever_they_are_shown(browser):
+    with tab(browser) as t:
+        trace = Trace("t", ago(60))
+        run = trace.run("Order", None, 0, 500, "order-7")
+        # An activity and its only attempt, which share a line; and one that is retried.
+        alone = trace.fail(trace.activity("charge", run["id"], 10, 100), "declined")
+        trace.fail(next(span for span in trace.spans if span["id"] == alone["parent_id"]), "declined")
+        trace.activity("notify", run["id"], 110, 400, ["busy"])
+        t.collector.send(trace.spans)
+        page = t.open("/")
+        expect(page.locator(".traces tbody tr td").nth(5)).to_have_text("3")
+        page = t.open("/traces/t")
+        expect(page.locator(".figure-box", has_text="errors")).to_have_text("errors3")
+        expect(row(page, "charge")).to_have_count(1)
+        page.locator(".wf-body").focus()
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowLeft")
+        expect(row(page, "Order")).to_contain_text("+5, 3 failed")
+        page.get_by_role("tab", name="Names").click()
+        cells = page.locator(".names-view tbody td:nth-child(3)").all_text_contents()
+        assert sum(int(text) for text in cells if text != "·") == 3, cells
+        spans = page.locator(".names-view tbody td:nth-child(2)").all_text_contents()
+        assert sum(map(int, spans)) == len(trace.spans), spans
+
+
+@fact
 def what_cannot_be_known_is_said(browser):
     with tab(browser) as t:
         t.collector.send(research("r", ago(60)))

@@ -1,15 +1,35 @@
-use serde_json::{Map, Value, json};
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::web::{queries::Stored, record::Record};
 
 const SCOPE: &str = "durable-spans";
 
-/// One `ExportTraceServiceRequest` in OTLP's JSON, on one line.
+/// Most spans of a request.
+const REQUEST_SPANS: usize = 1_000;
+
+/// The attributes of a span's input and output: JSON objects as text.
+pub(crate) const INPUT: &str = "input";
+pub(crate) const OUTPUT: &str = "output";
+
+/// The attribute that holds all of a span, for import to read, but `null` where an attribute of its
+/// own has the input or the output.
+pub(crate) const SPAN: &str = "durable_spans.span";
+
+/// The fields of a span, not a byte of which is changed.
+pub(crate) type Parts<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+/// `ExportTraceServiceRequest`s in OTLP's JSON, on one line each.
 ///
 /// OTLP's ids are 16 and 8 bytes. Ids of ours lose their upper half as span ids, others are hashed;
 /// as they came they stand in the attributes `durable_spans.trace_id` and `durable_spans.span_id`.
-/// A span that is open has no end.
+/// A span that is open has no end. What OTLP cannot say is in the attribute [`SPAN`].
 pub(super) fn write(spans: &[Stored]) -> String {
+    spans.chunks(REQUEST_SPANS).map(request).collect()
+}
+
+fn request(spans: &[Stored]) -> String {
     let spans: Vec<Value> = spans.iter().filter_map(span).collect();
     let request = json!({ "resourceSpans": [{
         "resource": { "attributes": [attribute("service.name", &SCOPE.into())] },
@@ -36,11 +56,12 @@ fn span(stored: &Stored) -> Option<Value> {
     if let Some(group_id) = &record.group_id {
         attributes.push(attribute("session.id", &group_id.as_str().into()));
     }
-    for (name, part) in [("input", record.input), ("output", record.output)] {
-        if let Some(part) = part.filter(|part| part.get() != "{}") {
+    for (name, part) in [(INPUT, record.input), (OUTPUT, record.output)] {
+        if let Some(part) = part.filter(|part| is_told(part)) {
             attributes.push(attribute(name, &part.get().into()));
         }
     }
+    attributes.push(attribute(SPAN, &all_but_told(&stored.body)?.into()));
     attributes.extend(record.metadata.iter().map(|(key, value)| attribute(key, value)));
     let mut status = Map::new();
     match record.status() {
@@ -68,6 +89,27 @@ fn span(stored: &Stored) -> Option<Value> {
         span["parentSpanId"] = span_bytes(parent_id).into();
     }
     Some(span)
+}
+
+/// Whether it is worth an attribute.
+fn is_told(part: &RawValue) -> bool {
+    part.get() != "{}"
+}
+
+fn all_but_told(body: &str) -> Option<String> {
+    let mut parts: Parts<'_> = serde_json::from_str(body).ok()?;
+    // What every collector adds by itself.
+    for name in ["account_id", "object", "input_tokens", "output_tokens"] {
+        parts.remove(name);
+    }
+    for name in [INPUT, OUTPUT] {
+        if let Some(part) = parts.get_mut(name)
+            && is_told(part)
+        {
+            *part = RawValue::NULL;
+        }
+    }
+    serde_json::to_string(&parts).ok()
 }
 
 fn attribute(key: &str, value: &Value) -> Value {
