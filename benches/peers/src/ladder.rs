@@ -33,7 +33,7 @@ pub(crate) async fn ladders(stage: &mut Stage) -> Result<Vec<Row>> {
     }
     rows.extend(runs.rows());
     let mut generations = Ladder::new("generations of a chain, of 10 spans");
-    for (size, runs) in [(1, 50), (10, 10), (50, 4)] {
+    for (size, runs) in [(1, 20), (10, 4), (50, 2)] {
         let expected = 10 * u64::from(size) * runs as u64;
         generations
             .climb(stage, || work::Generations::run, size, (runs, 1), f64::from(size), expected)

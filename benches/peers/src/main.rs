@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --bin bench-peers                  # everything, about 10 minutes once all is built
-//! cargo run --release --bin bench-peers -- --quick       # under two minutes once all is built
+//! cargo run --release --bin bench-peers -- --quick       # one and a half minutes once all is built
 //! cargo run --release --bin bench-peers -- --json        # for programs
 //! ```
 //!
