@@ -51,14 +51,24 @@ impl Side {
         }
     }
 
+    /// Whether the program is the one with the Rust SDK's plugin, which plays [`Steps`] only.
+    ///
+    /// [`Steps`]: crate::work::Steps
+    pub(crate) fn is_otel_peer(self) -> bool {
+        matches!(self, Self::Otel | Self::OtelUntraced)
+    }
+
     fn is_traced(self) -> bool {
         matches!(self, Self::Ours | Self::Seed | Self::Otel | Self::PythonOtel)
     }
 
-    fn command(self, job: &Job, python: &Python, otel: &OtelPeer) -> Result<Command> {
+    fn command(self, job: &Job, python: &Python, otel: Option<&OtelPeer>) -> Result<Command> {
         let (mut command, mode) = match self {
             Self::Ours | Self::Untraced => (Command::new(std::env::current_exe()?), "work"),
-            Self::Otel | Self::OtelUntraced => (Command::new(otel.program()), "bench"),
+            Self::Otel | Self::OtelUntraced => {
+                let otel = otel.context("the SDK's OpenTelemetry plugin has not been built")?;
+                (Command::new(otel.program()), "bench")
+            }
             Self::Seed => (python.command("worker.py"), "seed"),
             Self::PythonUntraced => (python.command("worker.py"), "untraced"),
             Self::PythonOtel => (python.command("worker.py"), "opentelemetry"),
@@ -83,7 +93,7 @@ impl Crew {
         server: &str,
         sink: &str,
         log: &Path,
-        (python, otel): (&Python, &OtelPeer),
+        (python, otel): (&Python, Option<&OtelPeer>),
     ) -> Result<Self> {
         let queue = format!("bench-{side:?}-{}", rand::random::<u32>());
         let sink = side.is_traced().then(|| sink.to_owned());

@@ -45,24 +45,29 @@ pub(crate) struct Took {
 }
 
 impl Stage {
-    /// Starts everything, and has each worker do a little of each kind of work.
-    pub(crate) async fn set() -> Result<Self> {
-        let (python, otel) = (Python::prepare().await?, OtelPeer::build().await?);
+    /// Starts the workers of these sides and what they need, and has each do a little of each kind
+    /// of work.
+    pub(crate) async fn set(sides: &[Side]) -> Result<Self> {
+        let python = Python::prepare().await?;
+        let otel = match sides.iter().any(|side| side.is_otel_peer()) {
+            true => Some(OtelPeer::build().await?),
+            false => None,
+        };
         let server = TemporalServer::start().await?;
         let sink = Sink::start().await?;
         let client = server.client().await?;
         let log = target_folder()?.join("bench-peers.log");
         eprintln!("the workers' logs are in {}", log.display());
         let mut stage = Self { sink, python, server, client, crews: HashMap::new() };
-        for side in Side::ALL {
+        for &side in sides {
             let (server, sink) = (stage.server.address(), stage.sink.url());
-            let crew = Crew::start(side, server, &sink, &log, (&stage.python, &otel))?;
+            let crew = Crew::start(side, server, &sink, &log, (&stage.python, otel.as_ref()))?;
             stage.crews.insert(side, crew);
         }
-        for side in Side::ALL {
+        for &side in sides {
             let limit = Duration::from_secs(60);
             let warm = async {
-                if !matches!(side, Side::Otel | Side::OtelUntraced) {
+                if !side.is_otel_peer() {
                     stage.run(side, || work::Spans::run, 10, 3, 1).await?;
                 }
                 stage.run(side, || work::Steps::run, 1, 1, 1).await
