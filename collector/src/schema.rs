@@ -99,6 +99,10 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), CollectorErro
         return Err(Kind::NewerSchema { path, found, known: VERSION }.into());
     };
     if !steps.is_empty() {
+        if found > 0 {
+            let file = path.display();
+            tracing::info!(%file, "brings the file up to date: half a minute for a million spans");
+        }
         steps.iter().try_for_each(|step| transaction.execute_batch(step)).map_err(failed)?;
         transaction.pragma_update(None, "user_version", VERSION as i64).map_err(failed)?;
     }
