@@ -31,8 +31,8 @@ use temporalio_sdk::{
 
 use crate::sample;
 
-/// How many spans a run records at the most: a realistic buffer between two flushes.
-const SPANS_PER_RUN: u64 = 20_000;
+/// How many spans a run records at the most, as in the other benchmarks.
+const SPANS_PER_RUN: u64 = 1_000;
 
 /// How long the loops of workflow code took since the last look.
 static NANOSECONDS: AtomicU64 = AtomicU64::new(0);

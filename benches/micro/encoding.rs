@@ -21,7 +21,8 @@ pub(crate) fn span(number: u32) -> Span {
     let mut span =
         Span::new(TraceId::from_bits(id(7)), SpanId::from_bits(id(number)), sample::NAME, start);
     span.span_type = SpanType::Custom;
-    span.parent_id = Some(SpanId::from_bits(id(number / 10)));
+    // Of ten spans each.
+    span.parent_id = Some(SpanId::from_bits(id(u32::MAX - number / 10)));
     span.end_timestamp = Some(start);
     span.input.insert(sample::FIELD.into(), sample::text(number).into());
     span

@@ -1,8 +1,10 @@
-//! Runs that were started without our client: by a schedule, by an OpenTelemetry-instrumented client.
+//! Runs that were started without our client: by a schedule, by the command line, by an OpenTelemetry-instrumented
+//! client.
 
 use std::sync::Arc;
 
 use durable_spans::SpanId;
+use durable_spans_test_server::{TemporalServer, shared};
 use temporalio_client::{
     ClientOptions, WorkflowGetResultOptions,
     schedules::{CreateScheduleOptions, DeleteScheduleOptions, ScheduleAction, ScheduleSpec},
@@ -11,11 +13,11 @@ use temporalio_common::protos::temporal::api::{
     common::v1::{Header, Payload},
     history::v1::history_event::Attributes,
 };
-use tokio::sync::Notify;
+use tokio::{process::Command, sync::Notify};
 
 use crate::{
     harness::{Fleet, all_ended, client, named, unique, while_running},
-    workflows::{Named, Quiet, Work},
+    workflows::{Named, Quiet, QuietRun, Work},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,6 +53,32 @@ async fn a_scheduled_run_has_its_own_root_with_the_id_of_the_schedule() {
     let root = named(&spans, "Quiet");
     assert_eq!(root.parent_id, None);
     assert_eq!(root.metadata["temporal.schedule_id"], schedule_id);
+    assert!(all_ended(&spans));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_temporals_command_line_started_has_its_own_root() {
+    let fleet = Fleet::new("command-line").await;
+    let mut options = fleet.worker_options();
+    options.register_workflow::<Quiet>().unwrap();
+    let id = unique("by-hand");
+    while_running(fleet.worker(options), async {
+        let command = TemporalServer::command().await.unwrap();
+        let address = shared().await.address().trim_start_matches("http://");
+        let start = ["workflow", "start", "--address", address, "--namespace", "default"];
+        let run = ["--type", "Quiet", "--task-queue", &fleet.queue, "--workflow-id", &id];
+        let mut command = Command::new(command);
+        let output = command.args(start).args(run).args(["--input", "2"]).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let handle = fleet.client.get_workflow_handle::<QuietRun>(id.as_str());
+        handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+    })
+    .await;
+    let spans = fleet.sink.spans();
+    let root = named(&spans, "Quiet");
+    assert_eq!((root.parent_id.as_ref(), spans.len()), (None, 3));
+    assert_eq!(root.metadata["temporal.workflow_id"], id);
+    assert_eq!(root.input, serde_json::json!({"input": 2}));
     assert!(all_ended(&spans));
 }
 

@@ -190,6 +190,7 @@ impl Paused {
 }
 
 pub(crate) use paused::Run as PausedRun;
+pub(crate) use quiet::Run as QuietRun;
 
 /// Fails, or waits to be cancelled.
 #[workflow]

@@ -20,7 +20,7 @@ pub(crate) async fn ladders(stage: &mut Stage) -> Result<Vec<Row>> {
     for (size, runs) in [(1_000, 20), (10_000, 5), (100_000, 2), (1_000_000, 1)] {
         let expected = u64::from(size) * runs as u64;
         spans
-            .climb(stage, || work::Rounds::run, size, (runs, 1), f64::from(size), expected)
+            .climb(stage, || work::Rounds::run, size, (runs, 1, runs), f64::from(size), expected)
             .await?;
     }
     rows.extend(spans.rows());
@@ -28,15 +28,19 @@ pub(crate) async fn ladders(stage: &mut Stage) -> Result<Vec<Row>> {
     for (size, rounds) in [(10, 20), (100, 5), (1_000, 1)] {
         for _ in 0..rounds {
             let expected = 5 * size as u64;
-            runs.climb(stage, || work::Spans::run, 5, (size, size), size as f64, expected).await?;
+            runs.climb(stage, || work::Spans::run, 5, (size, size, 1), size as f64, expected)
+                .await?;
         }
     }
     rows.extend(runs.rows());
     let mut generations = Ladder::new("generations of a chain, of 10 spans");
-    for (size, runs) in [(1, 20), (10, 4), (50, 2)] {
-        let expected = 10 * u64::from(size) * runs as u64;
+    // The server keeps a second between two generations, so chains run side by side.
+    let chains = 20;
+    for size in [1, 10, 50] {
+        let expected = 10 * u64::from(size) * chains as u64;
+        let at_once = (chains, chains, chains);
         generations
-            .climb(stage, || work::Generations::run, size, (runs, 1), f64::from(size), expected)
+            .climb(stage, || work::Generations::run, size, at_once, f64::from(size), expected)
             .await?;
     }
     rows.extend(generations.rows());
@@ -54,19 +58,19 @@ impl Ladder {
         Self { name, rungs: Vec::new() }
     }
 
+    /// Plays so many runs, so many of them at once. The cost is divided by the last number.
     async fn climb<W>(
         &mut self,
         stage: &mut Stage,
         workflow: fn() -> W,
         input: u32,
-        (runs, at_once): (usize, usize),
+        (runs, at_once, parts): (usize, usize, usize),
         size: f64,
         spans: u64,
     ) -> Result<()>
     where
         W: HasWorkflowDefinition<Input = u32>,
     {
-        let of_one = runs.div_ceil(at_once) as f64;
         if self.rungs.last().is_none_or(|(last, _)| *last != size) {
             eprintln!("  {size} {}", self.name);
         }
@@ -79,7 +83,7 @@ impl Ladder {
         );
         let untraced = stage.run(Side::Untraced, workflow, input, runs, at_once).await?;
         let added = traced.cpu.as_secs_f64() - untraced.cpu.as_secs_f64();
-        self.rungs.push((size, added * 1e3 / of_one));
+        self.rungs.push((size, added * 1e3 / parts as f64));
         Ok(())
     }
 

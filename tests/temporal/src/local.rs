@@ -14,7 +14,7 @@ use std::{ffi::OsString, net::Ipv4Addr, path::Path, time::Duration};
 use temporalio_client::Url;
 use tokio::net::TcpStream;
 
-pub(crate) use self::process::ServerProcess;
+pub(crate) use self::{find::program, process::ServerProcess};
 
 use self::ports::Ports;
 use crate::{
@@ -39,7 +39,7 @@ pub(crate) async fn start(
     environment: &Environment,
     tried: Tried,
 ) -> Result<TemporalServer, Reason> {
-    let program = find::program(environment, tried).await?;
+    let program = program(environment, tried).await?;
     launch(&program, options, Ports::free).await
 }
 
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     async fn real() -> std::path::PathBuf {
-        find::program(&Environment::of_this_process(), Tried::default()).await.unwrap()
+        program(&Environment::of_this_process(), Tried::default()).await.unwrap()
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! Stands in for `local` where no server can be started.
 
+use std::path::PathBuf;
+
 use crate::{
     ServerOptions, TemporalServer,
     environment::Environment,
@@ -26,6 +28,14 @@ impl ServerProcess {
     pub(crate) async fn kill(self) {
         match self {}
     }
+}
+
+pub(crate) async fn program(
+    _environment: &Environment,
+    mut tried: Tried,
+) -> Result<PathBuf, Reason> {
+    tried.note("finding the command", "works on Unix only");
+    Err(Reason::Nothing(tried))
 }
 
 pub(crate) async fn start(

@@ -1,4 +1,4 @@
-use std::{ffi::OsStr, time::Duration};
+use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use temporalio_client::{Client, ClientOptions, Connection, Url, errors::ClientConnectError};
 
@@ -34,6 +34,19 @@ impl TemporalServer {
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn start() -> Result<Self, ServerError> {
         Self::options().start().await
+    }
+
+    /// The `temporal` command, found as it is for a server that is started.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, and none can be had.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O and time enabled.
+    pub async fn command() -> Result<PathBuf, ServerError> {
+        Ok(local::program(&Environment::of_this_process(), Tried::default()).await?)
     }
 
     /// The default options: any server, without web UI, in memory, on a free port.
