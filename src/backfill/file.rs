@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_json_of_the_sdk_is_read_whole() {
-        let fixture = "tests/fixtures/0.1.0/order.history.json";
+        let fixture = "tests/fixtures/0.1.0/order-last.history.json";
         let history = parse(&std::fs::read(fixture).unwrap()).unwrap();
         let attributes = history.events.iter().filter(|event| event.attributes.is_some());
         assert_eq!(attributes.count(), history.events.len());
