@@ -5,15 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![expect(dead_code, reason = "what only Python calls has constants for callers in Rust")]
 
-use std::{
-    env, fs,
-    hash::{DefaultHasher, Hash, Hasher},
-    path::{Path, PathBuf},
-    pin::pin,
-    process::{Command, Output, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+#[path = "python/packages.rs"]
+mod packages;
+
+use std::{env, path::Path, pin::pin, process::Stdio, sync::Arc, time::Duration};
 
 use durable_spans::{
     DurableSpans, SgpClient, SgpOptions, SgpSearch, SgpSink, Span, TraceContext, WorkflowSpans,
@@ -33,41 +28,6 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 const REQUIREMENTS: &str = include_str!("python/requirements.txt");
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Where the packages are installed: a folder, no virtual environment, which takes a module that some
-/// systems leave out of their Python.
-fn packages() -> PathBuf {
-    let mut hasher = DefaultHasher::new();
-    let version = run(Command::new("python3").arg("--version"));
-    (REQUIREMENTS, &version.stdout).hash(&mut hasher);
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let packages = cache.join(format!("python-packages-{:016x}", hasher.finish()));
-    if !packages.is_dir() {
-        // Put in place as a whole, so that a download that fails leaves nothing behind.
-        let unpacked = tempfile::tempdir_in(cache).unwrap();
-        let requirements = unpacked.path().join("requirements.txt");
-        fs::write(&requirements, REQUIREMENTS).unwrap();
-        let target = unpacked.path().join("packages");
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            .args(["--no-input", "--no-deps", "--only-binary=:all:", "--target"])
-            .arg(&target)
-            .arg("--requirement")
-            .arg(&requirements);
-        run(&mut pip);
-        // Fails only where another process was faster.
-        let renamed = fs::rename(&target, &packages);
-        assert!(packages.is_dir(), "{renamed:?}");
-    }
-    packages
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}\n{text}");
-    output
-}
 
 /// The activity of the worker in Python, as Rust knows it.
 struct Python;
@@ -196,7 +156,8 @@ impl Fleet {
         let fleet = Self { collector, spans, client, rust_queue, python_queue };
 
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/worker.py");
-        let packages = tokio::task::spawn_blocking(packages).await.unwrap();
+        let packages =
+            tokio::task::spawn_blocking(|| packages::packages(REQUIREMENTS)).await.unwrap();
         let mut python = tokio::process::Command::new("python3")
             // -s: nothing that the user has installed.
             .args(["-s".as_ref(), script.as_os_str()])

@@ -4,61 +4,16 @@
 //! once.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    fs,
-    hash::{DefaultHasher, Hash, Hasher},
-    path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::OnceLock,
-};
+#[path = "../../tests/python/packages.rs"]
+mod packages;
+
+use std::{path::Path, process::Command};
 
 use durable_spans_collector::{Collector, RunningCollector, tree};
 use durable_spans_model::Span;
+use packages::{packages, run};
 
 const REQUIREMENTS: &str = include_str!("conformance/requirements.txt");
-
-/// Where the clients are installed. A folder of packages, no virtual environment, which takes a
-/// module that some systems leave out of their Python.
-fn packages() -> &'static Path {
-    static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
-    PACKAGES.get_or_init(|| {
-        let mut hasher = DefaultHasher::new();
-        let version = run(Command::new("python3").arg("--version"));
-        (REQUIREMENTS, &version.stdout).hash(&mut hasher);
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let packages = cache.join(format!("python-packages-{:016x}", hasher.finish()));
-        if !packages.is_dir() {
-            // Put in place as a whole, so that a download that fails leaves nothing behind.
-            let unpacked = tempfile::tempdir_in(cache).unwrap();
-            let requirements = unpacked.path().join("requirements.txt");
-            fs::write(&requirements, REQUIREMENTS).unwrap();
-            let target = unpacked.path().join("packages");
-            let mut pip = Command::new("python3");
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-                .args(["--no-input", "--no-deps", "--only-binary=:all:", "--target"])
-                .arg(&target)
-                .arg("--requirement")
-                .arg(&requirements);
-            run(&mut pip);
-            // Fails only where another process was faster.
-            let renamed = fs::rename(&target, &packages);
-            assert!(packages.is_dir(), "{renamed:?}");
-        }
-        packages
-    })
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    assert!(
-        output.status.success(),
-        "{command:?}\n{}\n{}",
-        text(&output.stdout),
-        text(&output.stderr)
-    );
-    output
-}
 
 /// A collector, and what a script has sent to it.
 struct Sent {
@@ -80,7 +35,7 @@ impl Sent {
             command
                 .args(["-s", "-W", "ignore::DeprecationWarning"])
                 .arg(path)
-                .env("PYTHONPATH", packages())
+                .env("PYTHONPATH", packages(REQUIREMENTS))
                 .env("PYTHONDONTWRITEBYTECODE", "1")
                 .env("NO_PROXY", "127.0.0.1")
                 .env("SGP_CLIENT_BASE_URL", &url)
