@@ -2,7 +2,6 @@ use std::{ops::Range, sync::Arc};
 
 use durable_spans_model::{Span, SpanId, Timestamp, TraceId};
 use serde::Serialize;
-use uuid::Uuid;
 
 /// Spans that came together, and their JSON in one piece.
 pub(crate) struct Encoded {
@@ -67,9 +66,13 @@ impl Writer {
             obs_span_id,
         } = span;
         self.text("{\"name\":").value(name);
-        self.text(",\"id\":").id(id.bits(), id);
+        self.text(",\"id\":").id(id.bits().is_some(), id.text(&mut [0; 36]));
         self.text(",\"trace_id\":");
-        self.common(|writer| &mut writer.trace_id, trace_id, |writer, id| writer.id(id.bits(), id));
+        self.common(
+            |writer| &mut writer.trace_id,
+            trace_id,
+            |writer, id| writer.id(id.bits().is_some(), id.text(&mut [0; 36])),
+        );
         self.text(",\"start_timestamp\":").time(*start_timestamp);
         for (name, values) in
             [(",\"input\":", input), (",\"output\":", output), (",\"metadata\":", metadata)]
@@ -86,7 +89,7 @@ impl Writer {
             self.common(
                 |writer| &mut writer.parent_id,
                 parent,
-                |writer, id| writer.id(id.bits(), id),
+                |writer, id| writer.id(id.bits().is_some(), id.text(&mut [0; 36])),
             );
         }
         for (name, text) in [
@@ -108,20 +111,16 @@ impl Writer {
         self
     }
 
-    fn value(&mut self, value: &impl Serialize) {
+    fn value(&mut self, value: &(impl Serialize + ?Sized)) {
         serde_json::to_writer(&mut self.json, value)
             .expect("a span is text, numbers and maps with text keys, which JSON can always hold");
     }
 
-    /// Writes an id, by its bits if it is one of ours.
-    fn id(&mut self, bits: Option<u128>, id: &impl Serialize) {
-        match bits {
-            Some(bits) => {
-                let mut text = [0; 36];
-                let text = Uuid::from_u128(bits).hyphenated().encode_lower(&mut text);
-                self.text("\"").text(text).text("\"");
-            }
-            None => self.value(id),
+    /// Writes an id. One of ours needs no escapes.
+    fn id(&mut self, is_ours: bool, text: &str) {
+        match is_ours {
+            true => _ = self.text("\"").text(text).text("\""),
+            false => self.value(text),
         }
     }
 

@@ -129,7 +129,8 @@ pub struct Draft<R> {
 }
 
 impl<R> Draft<R> {
-    fn new(name: Cow<'static, str>) -> Self {
+    /// A span that is called this, and of which nothing else is known.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         let blank = Timestamp::from_unix_ns(0);
         let span = Span::new(TraceId::from_bits(0), SpanId::from_bits(0), name, blank);
         Self { id: None, parent: None, span }

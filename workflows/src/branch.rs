@@ -1,11 +1,10 @@
-use std::time::SystemTime;
+use std::{hash::Hasher, time::SystemTime};
 
 use rand_pcg::{
     Pcg64Mcg,
     rand_core::{Rng, SeedableRng},
 };
 use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 use temporalio_workflow::workflow_interceptors::WorkflowInterceptorContext;
 
 /// Name of the random stream that tells whether the run was reset.

@@ -441,7 +441,7 @@ fn finished(open: OpenSpan, outcome: Outcome, at: Timestamp) -> Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use durable_spans_model::SpanStatus;
+    use durable_spans_model::{Draft, SpanStatus};
     use proptest::prelude::*;
 
     fn recorder() -> Recorder {
@@ -465,7 +465,7 @@ mod tests {
     }
 
     fn named(name: &'static str) -> Span {
-        Span::new(TraceId::from_bits(0), SpanId::from_bits(0), name, at(0))
+        Draft::<()>::new(name).span
     }
 
     fn flushed(groups: &[Rc<FlushGroup>]) -> Vec<(u32, Vec<(String, bool)>)> {
