@@ -3,7 +3,6 @@
 use std::{
     any::Any,
     borrow::Cow,
-    collections::BTreeMap,
     fmt,
     future::Future,
     iter,
@@ -12,8 +11,8 @@ use std::{
 };
 
 use durable_spans_model::{
-    AsyncPlace, Draft, Outcome, Place, Recording, Seed, Span, SpanBuilder, SpanGuard, SpanHandle,
-    SpanId, Timestamp, TraceContext,
+    AsyncPlace, Children, Draft, Outcome, Place, Recording, Seed, Span, SpanBuilder, SpanGuard,
+    SpanHandle, SpanId, Timestamp, TraceContext,
 };
 use durable_spans_workflow::log_span;
 use tokio::task::futures::TaskLocalFuture;
@@ -89,8 +88,7 @@ struct Shared {
     above: Option<LocalRecording>,
     /// `None` when it has ended.
     span: Mutex<Option<Span>>,
-    /// How many children of each name began: tells equal ones apart.
-    children: Mutex<BTreeMap<Cow<'static, str>, u64>>,
+    children: Mutex<Children>,
     deliverer: FanOut,
 }
 
@@ -118,17 +116,15 @@ impl LocalRecording {
     }
 
     /// Begins a span below this one.
-    fn child(&self, mut draft: Draft<Self>) -> Self {
+    fn child(&self, draft: &mut Draft<Self>) -> Self {
         let Shared { context, id, children, deliverer, .. } = &*self.shared;
-        let derived = |name: &Cow<'static, str>| {
-            let mut children = lock(children);
-            let count = children.entry(name.clone()).or_default();
-            *count += 1;
+        let derived = |name: &str| {
             // The parent's id is unique already.
-            Seed::new(0, "local").span_id(Some(id), name, *count - 1, |_| None)
+            let seed = Seed::new(0, "local");
+            lock(children).next_id(seed, Some(id), name, 0, |_| None)
         };
         let child = draft.id.take().unwrap_or_else(|| derived(&draft.span.name));
-        let mut span = draft.span;
+        let mut span = draft.take_span();
         span.id = child;
         span.trace_id.clone_from(&context.trace_id);
         span.start_timestamp = self.now();
@@ -202,7 +198,7 @@ pub struct Here;
 impl Place for Here {
     type Recording = LocalRecording;
 
-    fn begin(&self, mut draft: Draft<LocalRecording>) -> Option<LocalRecording> {
+    fn begin(&self, draft: &mut Draft<LocalRecording>) -> Option<LocalRecording> {
         let parent = draft.parent.take();
         let parent = parent.or_else(|| current()?.span)?;
         Some(parent.child(draft))
@@ -239,14 +235,14 @@ impl InTrace {
 impl Place for InTrace {
     type Recording = LocalRecording;
 
-    fn begin(&self, mut draft: Draft<LocalRecording>) -> Option<LocalRecording> {
+    fn begin(&self, draft: &mut Draft<LocalRecording>) -> Option<LocalRecording> {
         if let Some(parent) = draft.parent.take() {
             return Some(parent.child(draft));
         }
         let TraceContext { trace_id, span_id, group_id, shared, .. } = &self.context;
         let random = || SpanId::from_bits(Uuid::new_v4().as_u128());
         let id = draft.id.take().unwrap_or_else(random);
-        let mut span = draft.span;
+        let mut span = draft.take_span();
         span.id = id;
         span.trace_id.clone_from(trace_id);
         span.start_timestamp = Timestamp::from(SystemTime::now());

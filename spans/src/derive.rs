@@ -1,7 +1,7 @@
 //! Where the ids come from. Every function here is pinned by literals: an id that changes with a
 //! release of ours is a span delivered twice, so none of these may ever change its result.
 
-use std::hash::Hasher;
+use std::{collections::BTreeMap, hash::Hasher};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -52,15 +52,54 @@ impl Seed {
         nth: u64,
         draw: impl FnOnce(u64) -> Option<u64>,
     ) -> SpanId {
-        let mut hasher = hasher(self.0);
+        Siblings::new(self, parent, name, nth).next_id(draw)
+    }
+}
+
+/// The spans that began under one parent, and what tells them apart: their names, and how many of each
+/// name there are.
+#[derive(Clone, Debug, Default)]
+pub struct Children {
+    by_name: BTreeMap<Box<str>, Box<Siblings>>,
+}
+
+impl Children {
+    /// The id of the next span of this name under `parent`: that of [`Seed::span_id`], where `first` is the
+    /// number of the first one.
+    pub fn next_id(
+        &mut self,
+        seed: Seed,
+        parent: Option<&SpanId>,
+        name: &str,
+        first: u64,
+        draw: impl FnOnce(u64) -> Option<u64>,
+    ) -> SpanId {
+        if let Some(siblings) = self.by_name.get_mut(name) {
+            return siblings.next_id(draw);
+        }
+        let mut siblings = Box::new(Siblings::new(seed, parent, name, first));
+        let id = siblings.next_id(draw);
+        self.by_name.insert(name.into(), siblings);
+        id
+    }
+}
+
+/// The spans of one name under one parent. What their ids have in common is hashed once.
+#[derive(Clone, Debug)]
+struct Siblings {
+    hasher: SipHasher13,
+    next: u64,
+}
+
+impl Siblings {
+    fn new(seed: Seed, parent: Option<&SpanId>, name: &str, next: u64) -> Self {
+        let mut hasher = hasher(seed.0);
         text(&mut hasher, "span");
         match parent.map(|id| (id.bits(), id)) {
             None => hasher.write_u8(0),
             Some((Some(bits), _)) => {
-                // At once, since each write takes its time, and each span is hashed.
-                let mut ours = [1; 17];
-                ours[1..].copy_from_slice(&bits.to_le_bytes());
-                hasher.write(&ours);
+                hasher.write_u8(1);
+                hasher.write(&bits.to_le_bytes());
             }
             Some((None, foreign)) => {
                 hasher.write_u8(2);
@@ -68,7 +107,14 @@ impl Seed {
             }
         }
         text(&mut hasher, name);
-        hasher.write(&nth.to_le_bytes());
+        Self { hasher, next }
+    }
+
+    /// See [`Seed::span_id`].
+    fn next_id(&mut self, draw: impl FnOnce(u64) -> Option<u64>) -> SpanId {
+        let mut hasher = self.hasher;
+        hasher.write(&self.next.to_le_bytes());
+        self.next = self.next.wrapping_add(1);
         let place = hasher.finish128();
         let Some(drawn) = draw(place.h1) else { return SpanId::from_bits(place.as_u128()) };
         hasher.write(&drawn.to_le_bytes());
@@ -149,6 +195,17 @@ mod tests {
         assert_eq!(keys, expected);
         let seed = Seed::of_run("0f1c2d3e-0000-4000-8000-000000000001", "order-17");
         assert_eq!(seed.trace_id().to_string(), "c1f80dea-796d-43b5-0937-4c7a67050b42");
+    }
+
+    #[test]
+    fn children_have_the_ids_of_their_number_among_those_of_their_name() {
+        let seed = Seed::new(42, "order-17");
+        let parent = SpanId::from_bits(7);
+        let mut children = Children::default();
+        for (name, nth) in [("a", 5), ("b", 5), ("a", 6), ("a", 7), ("b", 6)] {
+            let id = children.next_id(seed, Some(&parent), name, 5, |_| None);
+            assert_eq!(id, seed.span_id(Some(&parent), name, nth, |_| None));
+        }
     }
 
     proptest! {

@@ -120,7 +120,7 @@ impl Fields {
     fn push(&mut self, name: Cow<'static, str>, value: Value) {
         // Most spans have one, and a vector would begin with room for four.
         if self.entries.capacity() == 0 {
-            self.entries.reserve_exact(1);
+            self.entries = Vec::with_capacity(1);
         }
         self.entries.push((name, value));
     }

@@ -40,7 +40,7 @@ mod timestamp;
 mod w3c;
 
 pub use context::{HEADER, TraceContext};
-pub use derive::{Seed, attempt_span_id, next_trace_id};
+pub use derive::{Children, Seed, attempt_span_id, next_trace_id};
 pub use error::InvalidSpan;
 pub use fields::Fields;
 pub use hooks::{Capture, SpanHook, SpanHooks};

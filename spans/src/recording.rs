@@ -101,8 +101,8 @@ pub trait Place {
     /// How spans are recorded here.
     type Recording: Recording;
 
-    /// Begins a span. `None` where nothing is traced.
-    fn begin(&self, draft: Draft<Self::Recording>) -> Option<Self::Recording>;
+    /// Begins a span: takes what it needs out of the draft. `None` where nothing is traced.
+    fn begin(&self, draft: &mut Draft<Self::Recording>) -> Option<Self::Recording>;
 
     /// Runs `work` with `span` as the current one.
     fn enter<R>(&self, span: &Self::Recording, work: impl FnOnce() -> R) -> R;
@@ -134,6 +134,11 @@ impl<R> Draft<R> {
         let blank = Timestamp::from_unix_ns(0);
         let span = Span::new(TraceId::from_bits(0), SpanId::from_bits(0), name, blank);
         Self { id: None, parent: None, span }
+    }
+
+    /// Takes the span out, and leaves a blank one.
+    pub fn take_span(&mut self) -> Span {
+        std::mem::replace(&mut self.span, Self::new("").span)
     }
 }
 

@@ -30,9 +30,13 @@ impl Branch {
         Self { expected: Some(stream), asked_at: None }
     }
 
-    /// Whether no reset came before the current activation.
-    pub(crate) fn is_first(&mut self, ctx: &WorkflowInterceptorContext) -> bool {
-        let activation = (ctx.history_length(), ctx.workflow_time());
+    /// Whether no reset came before the current activation, in which it is `now`.
+    pub(crate) fn is_first(
+        &mut self,
+        ctx: &WorkflowInterceptorContext,
+        now: Option<SystemTime>,
+    ) -> bool {
+        let activation = (ctx.history_length(), now);
         if self.asked_at != Some(activation) {
             self.asked_at = Some(activation);
             let drawn: u64 = ctx.random_stream(PROBE).random();

@@ -66,6 +66,7 @@
 
 mod arrival;
 mod branch;
+mod buffer;
 mod courier;
 mod flush;
 mod flusher;

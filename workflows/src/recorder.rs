@@ -1,11 +1,11 @@
-use std::{borrow::Cow, collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use durable_spans_model::{
-    Fields, Outcome, Seed, Span, SpanHooks, SpanId, Timestamp, TraceId, TraceParent,
+    Children, Fields, Outcome, Seed, Span, SpanHooks, SpanId, Timestamp, TraceId, TraceParent,
 };
-use slab::Slab;
 
 use crate::{
+    buffer::{Buffer, Key, Notes},
     courier::json_len,
     flush::{Acknowledgement, FlushGroup},
     limits::Limits,
@@ -32,10 +32,7 @@ impl Parent {
 /// Names a span of a recorder. Stays valid, without effect, after the span has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct SpanRef {
-    /// Order of starting, so that parents come before children.
-    sequence: u64,
-    /// Where the span is while it is open. Another one has this place afterwards.
-    place: usize,
+    key: Key,
     id: SpanId,
 }
 
@@ -60,10 +57,9 @@ pub(crate) struct Recorder {
     hooks: Arc<SpanHooks>,
     /// Bytes of JSON per group, where groups must be small enough for a command each.
     group_bytes: Option<usize>,
-    next_sequence: u64,
-    open: Slab<OpenSpan>,
-    /// Ended, in no flush yet, in order of ending.
-    ended: Vec<(u64, Span)>,
+    buffer: Buffer,
+    /// Spans in the buffer that have ended, and their bytes.
+    ended: usize,
     ended_bytes: usize,
     /// All that ended since the last flush, be they over the limits.
     ended_since_flush: usize,
@@ -76,11 +72,11 @@ pub(crate) struct Recorder {
     newly_over_limit: u64,
     unacknowledged: Vec<Rc<FlushGroup>>,
     flushes: u32,
-    /// How many spans of each name began under the root. Message handlers begin theirs before or
-    /// after its end, as the SDK happens to order them.
-    under_root: BTreeMap<Cow<'static, str>, u64>,
-    /// How many spans of one name began under a parent that is no span of this run, or has ended.
-    outside: BTreeMap<(Option<SpanId>, Cow<'static, str>), u64>,
+    /// Message handlers begin their spans before or after the root's end, as the SDK happens to order
+    /// them.
+    under_root: Children,
+    /// Those that began under a parent that is no span of this run, or has ended.
+    outside: BTreeMap<Option<SpanId>, Children>,
 }
 
 /// Which spans of a run shall arrive.
@@ -125,16 +121,6 @@ impl SpanCounts {
     }
 }
 
-#[derive(Debug)]
-struct OpenSpan {
-    sequence: u64,
-    span: Span,
-    announced: bool,
-    outlives: bool,
-    /// How many children of each name began: tells equal ones apart.
-    children: BTreeMap<Cow<'static, str>, u64>,
-}
-
 impl Recorder {
     pub(crate) fn new(
         trace_id: TraceId,
@@ -153,9 +139,8 @@ impl Recorder {
             kept: Kept::All,
             hooks: Arc::default(),
             group_bytes,
-            next_sequence: 0,
-            open: Slab::new(),
-            ended: Vec::new(),
+            buffer: Buffer::default(),
+            ended: 0,
             ended_bytes: 0,
             ended_since_flush: 0,
             acknowledged: 0,
@@ -164,7 +149,7 @@ impl Recorder {
             newly_over_limit: 0,
             unacknowledged: Vec::new(),
             flushes: 0,
-            under_root: BTreeMap::new(),
+            under_root: Children::default(),
             outside: BTreeMap::new(),
         }
     }
@@ -177,8 +162,8 @@ impl Recorder {
 
     /// To be called when a span has begun and was described.
     pub(crate) fn described(&mut self, span: &SpanRef) {
-        if let Some(open) = still_open(&mut self.open, span) {
-            self.hooks.begin(&mut open.span);
+        if let Some(span) = self.buffer.span(span.key) {
+            self.hooks.begin(span);
         }
     }
 
@@ -197,25 +182,22 @@ impl Recorder {
         &self.trace_id
     }
 
-    /// Opens a span under `parent`: one that says its name and what else is known of it, and gets its
-    /// place in the trace here. `chosen` is an id of the user's own; `draw` is as in [`Seed::span_id`].
+    /// Opens a span under `parent`: takes one that says its name and what else is known of it, and gives it
+    /// its place in the trace. `chosen` is an id of the user's own; `draw` is as in [`Seed::span_id`].
     pub(crate) fn start(
         &mut self,
         parent: Option<&Parent>,
         chosen: Option<SpanId>,
-        mut span: Span,
+        span: &mut Span,
         at: Timestamp,
         draw: impl FnOnce(u64) -> Option<u64>,
     ) -> SpanRef {
-        let parent_id = parent.map(Parent::id);
-        let id = chosen.unwrap_or_else(|| {
-            let nth = self.count(parent, span.name.clone());
-            self.seed.span_id(parent_id, &span.name, nth, draw)
-        });
+        let id = chosen.unwrap_or_else(|| self.next_id(parent, &span.name, draw));
+        let (key, span) = self.buffer.begin(span);
         span.id = id.clone();
         span.trace_id.clone_from(&self.trace_id);
         span.start_timestamp = at;
-        span.parent_id = parent_id.cloned();
+        span.parent_id = parent.map(|parent| parent.id().clone());
         span.group_id.clone_from(&self.group_id);
         if let Some(observed) = &self.marks.observed {
             span.set_observed(observed);
@@ -224,48 +206,39 @@ impl Recorder {
         if let Some(run_id) = &self.marks.run_id {
             span.metadata.insert("temporal.run_id".into(), run_id.as_str().into());
         }
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        let children = BTreeMap::new();
-        let open = OpenSpan { sequence, span, announced: false, outlives: false, children };
-        SpanRef { sequence, place: self.open.insert(open), id }
+        SpanRef { key, id }
     }
 
     /// Changes a span that is still open; does nothing to one that has ended.
     pub(crate) fn update(&mut self, span: &SpanRef, change: impl FnOnce(&mut Span)) {
-        if let Some(open) = still_open(&mut self.open, span) {
-            change(&mut open.span);
+        if let Some(span) = self.buffer.span(span.key) {
+            change(span);
         }
     }
 
     /// Says that the span's work goes on when nobody waits for it: that is no cancellation.
     pub(crate) fn outlive(&mut self, span: &SpanRef) {
-        if let Some(open) = still_open(&mut self.open, span) {
-            open.outlives = true;
+        if let Some(notes) = self.buffer.notes(span.key) {
+            notes.outlives = true;
         }
     }
 
     /// Ends a span, never before it started. Ending it again does nothing.
     pub(crate) fn end(&mut self, span: &SpanRef, outcome: Outcome, at: Timestamp) {
-        if still_open(&mut self.open, span).is_some() {
-            let ended = self.open.remove(span.place);
-            self.put(span.sequence, finished(ended, outcome, at));
-        }
+        self.end_of(span.key, outcome, at);
     }
 
     /// Ends every span that is still open as abandoned.
     pub(crate) fn end_all(&mut self, at: Timestamp) {
-        let mut open: Vec<OpenSpan> = self.open.drain().collect();
-        open.sort_by_key(|open| open.sequence);
-        for open in open {
-            self.put(open.sequence, finished(open, Outcome::Abandoned, at));
+        for key in self.buffer.all_open() {
+            self.end_of(key, Outcome::Abandoned, at);
         }
     }
 
     /// What became of the spans so far.
     pub(crate) fn counts(&self) -> SpanCounts {
         SpanCounts {
-            recorded: self.next_sequence,
+            recorded: self.buffer.began(),
             delivered: self.acknowledged.saturating_sub(self.refused),
             refused: self.refused,
             over_limit: self.over_limit,
@@ -277,23 +250,28 @@ impl Recorder {
         std::mem::take(&mut self.newly_over_limit)
     }
 
-    /// Puts an ended span into the buffer. The root always fits: it tells what did not.
-    fn put(&mut self, sequence: u64, mut span: Span) {
-        self.ended_since_flush += 1;
-        if self.kept == Kept::Nothing {
-            return;
-        }
-        self.hooks.end(&mut span);
-        let bytes = self.limits.cut(&mut span);
-        let full = self.ended.len() >= self.limits.buffer_spans
-            || self.ended_bytes + bytes > self.limits.buffer_bytes;
-        if full && sequence != ROOT {
-            self.over_limit += 1;
-            self.newly_over_limit += 1;
-            return;
-        }
-        self.ended_bytes += bytes;
-        self.ended.push((sequence, span));
+    fn end_of(&mut self, key: Key, outcome: Outcome, at: Timestamp) {
+        let Self { buffer, kept, hooks, limits, .. } = self;
+        buffer.end(key, |span, notes| {
+            self.ended_since_flush += 1;
+            if *kept == Kept::Nothing {
+                return false;
+            }
+            finish(span, notes, outcome, at);
+            hooks.end(span);
+            let bytes = limits.cut(span);
+            let full =
+                self.ended >= limits.buffer_spans || self.ended_bytes + bytes > limits.buffer_bytes;
+            // The root always fits: it tells what did not.
+            if full && key.sequence != ROOT {
+                self.over_limit += 1;
+                self.newly_over_limit += 1;
+                return false;
+            }
+            self.ended += 1;
+            self.ended_bytes += bytes;
+            true
+        });
     }
 
     /// Spans that ended since the last flush. Whatever the limits of today, for a flush may depend on it.
@@ -315,18 +293,12 @@ impl Recorder {
             self.ended_since_flush = 0;
             return (self.flushes, Vec::new());
         }
-        let mut spans = std::mem::take(&mut self.ended);
-        self.ended_bytes = 0;
-        self.ended_since_flush = 0;
-        for (_, open) in &mut self.open {
-            if !std::mem::replace(&mut open.announced, true) {
-                let mut span = open.span.clone();
-                self.hooks.keep(&mut span);
-                self.limits.cut(&mut span);
-                spans.push((open.sequence, span));
-            }
-        }
-        let spans = in_order(spans);
+        (self.ended, self.ended_bytes, self.ended_since_flush) = (0, 0, 0);
+        let Self { hooks, limits, .. } = self;
+        let spans = self.buffer.take(|span| {
+            hooks.keep(span);
+            limits.cut(span);
+        });
         let groups = match self.group_bytes {
             Some(most_bytes) => in_groups(spans, most_bytes),
             None if spans.is_empty() => Vec::new(),
@@ -361,44 +333,34 @@ impl Recorder {
     /// starting.
     pub(crate) fn into_spans(self) -> Vec<Span> {
         let (limits, hooks) = (self.limits, self.hooks);
-        let open = self.open.into_iter().map(|(_, OpenSpan { sequence, mut span, .. })| {
-            hooks.keep(&mut span);
-            limits.cut(&mut span);
-            (sequence, span)
-        });
-        in_order(self.ended.into_iter().chain(open).collect())
+        self.buffer.into_spans(|span| {
+            hooks.keep(span);
+            limits.cut(span);
+        })
     }
 
-    /// How many spans of this name began under `parent` before. Counts are forgotten with the end
+    /// The id of the next span of this name under `parent`. Which there were is forgotten with the end
     /// of the parent; children that begin later have numbers of their own.
-    fn count(&mut self, parent: Option<&Parent>, name: Cow<'static, str>) -> u64 {
-        let children = match parent {
-            Some(Parent::Here(span)) if span.sequence == ROOT => Some(&mut self.under_root),
+    fn next_id(
+        &mut self,
+        parent: Option<&Parent>,
+        name: &str,
+        draw: impl FnOnce(u64) -> Option<u64>,
+    ) -> SpanId {
+        let siblings = match parent {
+            Some(Parent::Here(span)) if span.key.sequence == ROOT => Some(&mut self.under_root),
             Some(Parent::Here(span)) => {
-                still_open(&mut self.open, span).map(|open| &mut open.children)
+                self.buffer.notes(span.key).map(|notes| &mut notes.children)
             }
             _ => None,
         };
-        let (count, first) = match children {
-            Some(children) => (children.entry(name).or_default(), 0),
-            None => {
-                let key = (parent.map(|parent| parent.id().clone()), name);
-                (self.outside.entry(key).or_default(), OUTSIDE)
-            }
+        let parent = parent.map(Parent::id);
+        let (siblings, first) = match siblings {
+            Some(siblings) => (siblings, 0),
+            None => (self.outside.entry(parent.cloned()).or_default(), OUTSIDE),
         };
-        *count += 1;
-        first + *count - 1
+        siblings.next_id(self.seed, parent, name, first, draw)
     }
-}
-
-fn still_open<'a>(open: &'a mut Slab<OpenSpan>, span: &SpanRef) -> Option<&'a mut OpenSpan> {
-    open.get_mut(span.place).filter(|open| open.sequence == span.sequence)
-}
-
-/// The spans in order of starting.
-fn in_order(mut spans: Vec<(u64, Span)>) -> Vec<Span> {
-    spans.sort_by_key(|(sequence, _)| *sequence);
-    spans.into_iter().map(|(_, span)| span).collect()
 }
 
 /// Groups of so many bytes of JSON, but of a span at least.
@@ -427,15 +389,13 @@ const ROOT: u64 = 0;
 /// `nth` counts in a range of its own where the parent is not open, so that no number comes twice.
 const OUTSIDE: u64 = 1 << 63;
 
-fn finished(open: OpenSpan, outcome: Outcome, at: Timestamp) -> Span {
-    let OpenSpan { mut span, outlives, .. } = open;
+fn finish(span: &mut Span, notes: &Notes, outcome: Outcome, at: Timestamp) {
     if outcome == Outcome::Abandoned {
         span.metadata.insert("temporal.abandoned".into(), true.into());
-        span.finish(if outlives { Outcome::Success } else { Outcome::Canceled }, at);
+        span.finish(if notes.outlives { Outcome::Success } else { Outcome::Canceled }, at);
     } else {
         span.finish(outcome, at);
     }
-    span
 }
 
 #[cfg(test)]
@@ -461,7 +421,7 @@ mod tests {
 
     fn start(recorder: &mut Recorder, parent: Option<&SpanRef>, name: &'static str) -> SpanRef {
         let parent = parent.cloned().map(Parent::Here);
-        recorder.start(parent.as_ref(), None, named(name), at(1), |_| None)
+        recorder.start(parent.as_ref(), None, &mut named(name), at(1), |_| None)
     }
 
     fn named(name: &'static str) -> Span {
@@ -539,7 +499,7 @@ mod tests {
     #[test]
     fn an_end_before_the_start_is_moved_to_the_start_and_a_second_end_is_ignored() {
         let mut recorder = recorder();
-        let span = recorder.start(None, None, named("late"), at(100), |_| None);
+        let span = recorder.start(None, None, &mut named("late"), at(100), |_| None);
         recorder.end(&span, Outcome::Success, at(50));
         recorder.end(&span, Outcome::Canceled, at(500));
         recorder.update(&span, |span| span.name = "".into());

@@ -188,7 +188,7 @@ impl Run {
         let name = self.start.workflow_type.clone();
         let (parent, kind) = (parent.map(Parent::Elsewhere), SpanType::AgentWorkflow);
         let root = if keeps_root {
-            self.open(parent.as_ref(), None, of_type(name.into(), kind), |_| None)
+            self.open(parent.as_ref(), None, &mut of_type(name.into(), kind), |_| None)
         } else {
             self.start(parent.as_ref(), name.into(), kind)
         };
@@ -336,12 +336,13 @@ impl Run {
         name: Cow<'static, str>,
         span_type: SpanType,
     ) -> Option<SpanRef> {
-        self.open(parent, None, of_type(name, span_type), |place| self.draw(place))
+        self.open(parent, None, &mut of_type(name, span_type), |place| self.draw(place))
     }
 
     /// Opens a span that the user's code has described, `None` if the run has left memory.
-    pub(crate) fn start_draft<R>(&self, parent: &Parent, draft: Draft<R>) -> Option<SpanRef> {
-        let span = self.open(Some(parent), draft.id, draft.span, |place| self.draw(place))?;
+    pub(crate) fn start_draft<R>(&self, parent: &Parent, draft: &mut Draft<R>) -> Option<SpanRef> {
+        let (id, span) = (draft.id.take(), &mut draft.span);
+        let span = self.open(Some(parent), id, span, |place| self.draw(place))?;
         self.described(&span);
         Some(span)
     }
@@ -358,7 +359,9 @@ impl Run {
     /// and a reset gives the run another seed for what comes after it.
     fn draw(&self, place: u64) -> Option<u64> {
         let ctx = self.ctx.borrow();
-        let ctx = ctx.as_ref().filter(|ctx| !self.branch.borrow_mut().is_first(ctx))?;
+        // Whoever opens a span has asked for the time.
+        let now = self.last_time.get().map(|(now, _)| now);
+        let ctx = ctx.as_ref().filter(|ctx| !self.branch.borrow_mut().is_first(ctx, now))?;
         Some(ctx.random_stream(place_stream(place)).random())
     }
 
@@ -366,7 +369,7 @@ impl Run {
         &self,
         parent: Option<&Parent>,
         id: Option<SpanId>,
-        span: Span,
+        span: &mut Span,
         draw: impl Fn(u64) -> Option<u64>,
     ) -> Option<SpanRef> {
         let at = self.now();

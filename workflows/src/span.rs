@@ -121,7 +121,7 @@ impl std::fmt::Debug for WorkflowRecording {
 impl<C: Scoped> Place for InWorkflow<'_, C> {
     type Recording = WorkflowRecording;
 
-    fn begin(&self, mut draft: Draft<WorkflowRecording>) -> Option<WorkflowRecording> {
+    fn begin(&self, draft: &mut Draft<WorkflowRecording>) -> Option<WorkflowRecording> {
         let scope = self.0.scope()?;
         let parent =
             draft.parent.take().map_or_else(|| scope.current.clone(), |parent| parent.span);

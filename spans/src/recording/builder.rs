@@ -91,14 +91,14 @@ impl<P: Place> SpanBuilder<P> {
 
     /// Begins the span and returns a guard. The span ends when the guard is ended or dropped; it
     /// does not become the current span.
-    pub fn start(self) -> SpanGuard<P::Recording> {
-        self.begin().1
+    pub fn start(mut self) -> SpanGuard<P::Recording> {
+        self.begin()
     }
 
     /// Runs `work` inside the span, which ends with it.
-    pub fn in_scope<T>(self, work: impl FnOnce(&SpanHandle<P::Recording>) -> T) -> T {
-        let (place, mut span) = self.begin();
-        let output = enter(&place, &span, work);
+    pub fn in_scope<T>(mut self, work: impl FnOnce(&SpanHandle<P::Recording>) -> T) -> T {
+        let mut span = self.begin();
+        let output = enter(&self.place, &span, work);
         span.finish(Outcome::Success);
         output
     }
@@ -110,19 +110,18 @@ impl<P: Place> SpanBuilder<P> {
     ///
     /// Those of `work`, as they are.
     pub fn try_in_scope<T, E: Failure<K>, K>(
-        self,
+        mut self,
         work: impl FnOnce(&SpanHandle<P::Recording>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let (place, mut span) = self.begin();
-        let result = enter(&place, &span, work);
+        let mut span = self.begin();
+        let result = enter(&self.place, &span, work);
         span.finish(outcome::<P::Recording, T, E, K>(&result));
         result
     }
 
-    fn begin(self) -> (P, SpanGuard<P::Recording>) {
-        let Self { place, enabled, draft } = self;
-        let recording = if enabled { place.begin(draft) } else { None };
-        (place, SpanGuard::new(recording))
+    fn begin(&mut self) -> SpanGuard<P::Recording> {
+        let recording = if self.enabled { self.place.begin(&mut self.draft) } else { None };
+        SpanGuard::new(recording)
     }
 }
 
@@ -145,14 +144,13 @@ impl<P: AsyncPlace> SpanBuilder<P> {
     /// # }
     /// ```
     pub async fn scope_with<F: Future>(
-        self,
+        mut self,
         work: impl FnOnce(&SpanHandle<P::Recording>) -> F,
     ) -> F::Output {
-        let (place, span) = self.begin();
-        let mut span = Working(span);
-        let future = enter(&place, &span.0, work);
+        let mut span = Working(self.begin());
+        let future = enter(&self.place, &span.0, work);
         let output = match span.0.recording() {
-            Some(recording) => place.within(recording, future).await,
+            Some(recording) => self.place.within(recording, future).await,
             None => future.await,
         };
         span.0.finish(Outcome::Success);
@@ -179,18 +177,17 @@ impl<P: AsyncPlace> SpanBuilder<P> {
     ///
     /// Those of the future, as they are.
     pub async fn try_scope_with<T, E, F, K>(
-        self,
+        mut self,
         work: impl FnOnce(&SpanHandle<P::Recording>) -> F,
     ) -> Result<T, E>
     where
         E: Failure<K>,
         F: Future<Output = Result<T, E>>,
     {
-        let (place, span) = self.begin();
-        let mut span = Working(span);
-        let future = enter(&place, &span.0, work);
+        let mut span = Working(self.begin());
+        let future = enter(&self.place, &span.0, work);
         let result = match span.0.recording() {
-            Some(recording) => place.within(recording, future).await,
+            Some(recording) => self.place.within(recording, future).await,
             None => future.await,
         };
         span.0.finish(outcome::<P::Recording, T, E, K>(&result));
