@@ -89,8 +89,11 @@ impl<'a, S: Stored> Trace<'a, S> {
         records: &[(usize, &Record<'_>)],
         ids: &HashSet<&str>,
     ) -> Result<(), Refusal> {
+        // Most spans of a batch have their parent in common with others.
+        let mut seen: HashSet<&str> = HashSet::new();
         for (index, record) in records {
             if let Some(parent_id) = record.parent_id.as_deref()
+                && seen.insert(parent_id)
                 && self.link(parent_id)?.is_none()
                 && (ids.contains(parent_id) || self.stored.exists_anywhere(parent_id)?)
             {

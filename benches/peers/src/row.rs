@@ -10,6 +10,8 @@ pub(crate) enum Goal {
     AtLeast(f64),
     /// Our figure divided by the peer's is at most this.
     RatioAtMost(f64),
+    /// Our figure is not above the peer's. Where that is so in some turns and not in others, it is a tie.
+    NotAbovePeer,
     /// Only shown.
     None,
 }
@@ -68,8 +70,18 @@ impl Row {
             Goal::AtMost(most) => Some(ours <= most),
             Goal::AtLeast(least) => Some(ours >= least),
             Goal::RatioAtMost(most) => Some(median(&self.ratios()) <= most),
+            Goal::NotAbovePeer => Some(median(&self.ratios()) <= 1.0),
             Goal::None => None,
         }
+    }
+
+    /// Whether the peer is ahead in some turns and behind in others.
+    fn is_tie(&self) -> bool {
+        let ratios = self.ratios();
+        let behind = ratios.iter().any(|ratio| *ratio > 1.0);
+        matches!(self.goal, Goal::NotAbovePeer)
+            && behind
+            && ratios.iter().any(|ratio| *ratio <= 1.0)
     }
 
     fn goal_text(&self) -> Option<String> {
@@ -77,6 +89,7 @@ impl Row {
             Goal::AtMost(most) => Some(format!("<= {}", short(most))),
             Goal::AtLeast(least) => Some(format!(">= {}", short(least))),
             Goal::RatioAtMost(most) => Some(format!("ratio <= {}", short(most))),
+            Goal::NotAbovePeer => Some("ratio <= 1".to_owned()),
             Goal::None => None,
         }
     }
@@ -118,6 +131,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
         let ratio = if ratio.is_empty() { ratio } else { format!("{ratio} ({least} to {most})") };
         let met = match met {
             Some(true) => ": met",
+            Some(false) if row.is_tie() => ": a tie",
             Some(false) => ": **not met**",
             None => "",
         };
