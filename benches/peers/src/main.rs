@@ -61,7 +61,7 @@ enum Role {
     #[command(hide = true)]
     Work { job: String },
     #[command(hide = true)]
-    Deliver { sink: String, spans: u32 },
+    Deliver { sink: String, spans: u32, worker: u32 },
 }
 
 #[tokio::main]
@@ -69,7 +69,9 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match &arguments.role {
         Some(Role::Work { job }) => work::work(serde_json::from_str::<Job>(job)?).await,
-        Some(Role::Deliver { sink, spans }) => throughput::deliver(sink, *spans).await,
+        Some(Role::Deliver { sink, spans, worker }) => {
+            throughput::deliver(sink, *spans, *worker).await
+        }
         None => compare(&arguments).await,
     }
 }
