@@ -2,7 +2,7 @@
 
 use std::{hint::black_box, io::Write};
 
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use durable_spans::{EncodedSpan, Span, SpanId, SpanType, Timestamp, TraceId};
 use flate2::{Compression, write::GzEncoder};
 use serde_json::Value;
@@ -39,7 +39,9 @@ fn encode(criterion: &mut Criterion) {
         let size = json.len();
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_with_input(BenchmarkId::new("EncodedSpan::new", size), &span, |b, span| {
-            b.iter_batched(|| span.clone(), EncodedSpan::new, criterion::BatchSize::SmallInput);
+            // So few at once that their memory is used again.
+            let at_once = BatchSize::NumIterations((50_000 / size as u64).max(1));
+            b.iter_batched(|| span.clone(), EncodedSpan::new, at_once);
         });
         // Floors: the same JSON from a tree that holds the texts as they are written, and its bytes.
         let tree: Value = serde_json::from_str(&json).unwrap();
